@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from screens.chat.targets import SMALLEST_STEP, ReplyTarget, candidates, runs_with_adapters
+from screens.chat.targets import SCALE_STEP, ReplyTarget, candidates, runs_with_adapters
 from screens.shell.header import short_name
 from workbench.engine.client.conversations import parse_parts
 from workbench.engine.client.protocol import AdapterPart
@@ -117,7 +117,7 @@ class ReplyTargets:
 
     def scale(self, steps: int) -> None:
         """Increase or decrease the scale of the adapter."""
-        scale = round(min(max(self.single.scale + steps * SMALLEST_STEP, 0), _LARGEST_SCALE), 2)
+        scale = round(min(max(self.single.scale + steps * SCALE_STEP, 0), _LARGEST_SCALE), 2)
         self.single = replace(self.single, scale=scale)
         self.side_by_side = tuple(
             replace(target, scale=scale) if target.is_tuned else target for target in self.side_by_side
@@ -129,7 +129,7 @@ class ReplyTargets:
         session = self._workbench.session
         found = await asyncio.to_thread(candidates, session.home)
         model = next((each.model for each in found if each.target == self.single.target), session.recipe.model.source)
-        names = [each.target for each in found if each.model == model and each.whole]
+        names = [each.target for each in found if each.model == model and each.is_final]
         if not names:
             self._workbench.notify("No other adapter uses this base.", timeout=3)
             return

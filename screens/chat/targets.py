@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from workbench.storage.paths import Home
 
 _RUNS_OFFERED = 100
-SMALLEST_STEP = 0.1
+SCALE_STEP = 0.1
 """By how much a key changes the scale of an adapter."""
 
 
@@ -113,12 +113,12 @@ class ReplyTarget:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A target that can be chosen; ``model`` is the source of its base, ``whole`` tells a run from its checkpoints."""
+    """A run's adapter (``is_final``) or a checkpoint that can be chosen; ``model`` is the source of its base."""
 
     target: str
     label: str
     model: str
-    whole: bool = True
+    is_final: bool = True
 
 
 def _name_of(names: RunNames, target: str) -> str:
@@ -143,7 +143,7 @@ def candidates(home: Home) -> list[Candidate]:
         if (run.adapter / "adapter_config.json").is_file():
             found.append(Candidate(run.id, run.title, model))
         found += [
-            Candidate(f"{run.id}@{checkpoint.step}", f"{run.title} at step {checkpoint.step}", model, whole=False)
+            Candidate(f"{run.id}@{checkpoint.step}", f"{run.title} at step {checkpoint.step}", model, is_final=False)
             for checkpoint in checkpoints(run.checkpoints)
         ]
     return found

@@ -24,7 +24,7 @@ from workbench.machine.device import CUDA_CONTEXT_BYTES
 LOSS_TILE_TOKENS = 4096
 LOSS_TILE_WIDTH = 32768
 # Attention without a fused kernel: bytes per score, from traced steps of Bloom (16 in all), Gemma 2 (14), Falcon (12).
-_KEPT_A_SCORE, _PASSING_A_SCORE = 4, 10
+_KEPT_PER_SCORE, _PASSING_PER_SCORE = 4, 10
 # Memory that the caching allocator reserves beyond what is allocated, as a share; 2–20 % in published runs.
 _FRAGMENTS = 0.06
 
@@ -45,15 +45,16 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         plan: adapter in the step's types.
     """
     width = _activation_bytes(step)
-    layers = [(_open_layer(shape, blocks.blocks, plan, step, base), blocks.count) for blocks in shape.layers]
+    layers = [(_layer(shape, blocks.blocks, plan, step, base), blocks.count) for blocks in shape.layers]
     largest = max((layer for layer, _ in layers), key=lambda layer: layer.kept + layer.passing, default=_Layer(0, 0))
     stream = width * step.tokens * shape.hidden
     if step.checkpointing == "none":
         saved = sum(layer.kept * count for layer, count in layers)
-        open_at_last = open_at_first = 0
+        reopened = 0
     else:
         saved = stream * shape.depth
-        open_at_last = open_at_first = largest.kept
+        # The layer that is recomputed for its backward pass.
+        reopened = largest.kept
     loss, kept_logits = _loss(shape, step, width)
     # PEFT copies an embedding to put its trained rows in, and gets a gradient of all of its rows.
     embedding = shape.vocabulary * shape.hidden if shape.trains_rows else 0
@@ -75,12 +76,12 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         },
         "first backward layer": {
             "saved_activations": saved,
-            "recomputation": open_at_last + largest.passing,
+            "recomputation": reopened + largest.passing,
             "loss": kept_logits,
         },
         "last backward layer": {
             "saved_activations": stream if step.checkpointing != "none" else largest.kept,
-            "recomputation": open_at_first + largest.passing,
+            "recomputation": reopened + largest.passing,
             "gradients": plan.trained_bytes + embedding * width,
             "loss": kept_logits,
         },
@@ -101,7 +102,8 @@ def _activation_bytes(step: Step) -> int:
     return BYTES_OF["float32" if step.storage.dtype == "float32" else step.compute]
 
 
-def _open_layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
+def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
+    """Bytes of one layer that consists of these blocks."""
     width = _activation_bytes(step)
     ranks = {module.path: module.r for module in plan.modules}
     # An A in a wider type than its input gets a copy of its own.
@@ -109,7 +111,7 @@ def _open_layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan,
     kept = 2 * 4 * shape.hidden + 8
     widest = 0
     for block in blocks:
-        kept += block.per_token * _kept_a_token(block, ranks, width, copies, step)
+        kept += block.per_token * _kept_per_token(block, ranks, width, copies, step)
         inner = block.back[1] if block.back else 0
         widest = max(widest, block.per_token * (3 if block.is_gated else 2) * width * inner)
     if shape.heads:
@@ -121,10 +123,16 @@ def _open_layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan,
     )
     scores = shape.heads * step.batch * step.length**2 if shape.holds_scores else 0
     merged = sum(width * _merged_weights(block, ranks) for block in blocks)
-    return _Layer(kept * step.tokens + merged + _KEPT_A_SCORE * scores, passing + _PASSING_A_SCORE * scores)
+    return _Layer(kept * step.tokens + merged + _KEPT_PER_SCORE * scores, passing + _PASSING_PER_SCORE * scores)
 
 
-def _kept_a_token(block: Block, ranks: dict[str, int], width: int, copies: int, step: Step) -> int:
+def _kept_per_token(block: Block, ranks: dict[str, int], width: int, copies: int, step: Step) -> int:
+    """Bytes that a block keeps of each token until its backward pass.
+
+    Args:
+        ranks: by the name of each adapted layer.
+        copies: bytes of a number in the copy that an A gets of its input; 0 if it gets none.
+    """
     kept = sum(width * out for _, _, out in block.inward)
     back = f"{block.path}.{block.back[0]}" if block.back else ""
     if block.back:

@@ -16,7 +16,7 @@ from workbench.runs.summary import RunSummary
 from workbench.storage.atomic import write_text
 
 # Raise the number when the meaning of a summary's fields changes.
-_FORM = f"6 of {__version__}"
+_VERSION = f"6 of {__version__}"
 
 # The last bytes that the cache covers: they contain event times, which no other journal has.
 _CHECKED_BYTES = 1 << 12
@@ -34,15 +34,18 @@ def read_cached_summary(journal: Path) -> tuple[RunSummary, int]:
     with suppress(OSError, ValueError, msgspec.MsgspecError):
         cache = msgspec.json.decode(_cache_file(journal).read_bytes(), type=_CacheFile)
         is_complete = cache.summary.keys() == {field.name for field in fields(RunSummary)}
-        if cache.form == _FORM and is_complete and cache.check == _checksum(journal, cache.offset):
+        if cache.form == _VERSION and is_complete and cache.check == _checksum(journal, cache.offset):
             return msgspec.convert(cache.summary | {"id": journal.parent.name}, RunSummary), cache.offset
     return RunSummary(journal.parent.name), 0
 
 
 def write_cached_summary(journal: Path, summary: RunSummary, offset: int) -> None:
-    """Cache the summary of the first ``offset`` bytes, before it is settled; does nothing in a read-only folder."""
+    """Cache the summary of the first ``offset`` bytes, as it is before :meth:`RunSummary.settle`.
+
+    Does nothing in a read-only folder.
+    """
     with suppress(OSError):
-        cache = _CacheFile(_FORM, offset, _checksum(journal, offset), asdict(summary))
+        cache = _CacheFile(_VERSION, offset, _checksum(journal, offset), asdict(summary))
         write_text(_cache_file(journal), msgspec.json.encode(cache).decode(), private=True)  # as the journal
 
 
