@@ -73,7 +73,7 @@ def measure(path: Path, tokenizer_folder: str | None, full: bool) -> dict[str, A
     before = peak_megabytes()
 
     started = time.perf_counter()
-    first_seen = next(read_first_records(data, Home(Path("/nonexistent"))))
+    first_seen = next(read_first_records((data, "texts"), Home(Path("/nonexistent"))))
     seen_seconds = time.perf_counter() - started
 
     started = time.perf_counter()

@@ -15,7 +15,7 @@ from screens.data.longest_list import LongestList
 from screens.data.pane import DataPane
 from screens.data.record_search import matches_fed
 from screens.data.record_view import MASKED, TRAINED, RecordView
-from screens.data.records import RECORDS_KEPT, read_first_records
+from screens.data.records import RECORDS_KEPT, raw_data, read_first_records
 from screens.forms.row import SettingRow
 from screens.widgets.glyphs import ASCII, UNICODE
 from tests.screens.piloting import NARROW, Opened, opened
@@ -250,7 +250,7 @@ def test_a_histogram_marks_where_records_are_cut() -> None:
 
 def test_the_first_records_are_there_before_the_rest_is_counted(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "many.jsonl", [{"text": f"text {n}"} for n in range(3000)])
-    first, found = read_first_records(edit(Recipe(), {"data.source": path}).data, Home(tmp_path))
+    first, found = read_first_records(raw_data(edit(Recipe(), {"data.source": path})), Home(tmp_path))
     assert (first.count, first.complete, first.items) == (RECORDS_KEPT, False, found.items)
     assert (found.count, found.complete, len(found.items)) == (3000, True, RECORDS_KEPT)
     assert found.held_out == 300
@@ -258,10 +258,10 @@ def test_the_first_records_are_there_before_the_rest_is_counted(tmp_path: Path) 
 
 def test_looking_at_local_records_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from pathlib import Path; from screens.data.records import read_first_records; "
+        "import sys; from pathlib import Path; from screens.data.records import raw_data, read_first_records; "
         "from workbench.recipe.schema import Recipe; "
         "from workbench.storage.paths import Home; "
-        "list(read_first_records(Recipe().data, Home(Path('/nonexistent')))); "
+        "list(read_first_records(raw_data(Recipe()), Home(Path('/nonexistent')))); "
         "print([name for name in ('torch', 'datasets', 'transformers', 'huggingface_hub') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

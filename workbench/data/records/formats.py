@@ -136,7 +136,11 @@ def turn_layout(samples: Sequence[Mapping[str, object]], column: str) -> tuple[F
 
 def parts_text(found: Mapping[str, str]) -> str:
     """The columns of a format, for the user."""
-    return "the " + ", ".join(f"{part} is in {column}" for part, column in found.items())
+    return "the " + ", ".join(f"{part} {_verb(part)} in {column}" for part, column in found.items())
+
+
+def _verb(part: str) -> str:
+    return "are" if part in ("messages", "segments", "tools") else "is"
 
 
 def names_text(names: Collection[str]) -> str:
