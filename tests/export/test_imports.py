@@ -1,5 +1,7 @@
 """What files of other tools mean in their tool: objective, defaults that they leave out, data, prompts."""
 
+import json
+
 import pytest
 
 from workbench.data.records.conversation import Conversation
@@ -222,3 +224,93 @@ def test_a_systems_own_format_is_written():
     template = PromptFormat("{instruction}", "{instruction}", "<<{system}>>").as_template()
     assert '"<<" + message.content + ">>"' in template
     assert alpaca_style("none such") is None
+
+
+def test_trls_command_line(tmp_path):
+    text = (
+        "model_name_or_path: x/y\nuse_peft: true\nlora_r: 8\nlora_target_modules: [q_proj]\nload_in_4bit: true\n"
+        "dataset_name: o/set\ndataset_config: en\nassistant_only_loss: true\nneftune_noise_alpha: 5\n"
+        "warmup_ratio: 0.1\n"
+    )
+    recipe, lacking = imported(tmp_path, text)
+    assert lacking == []
+    # The rest is TRL's.
+    check(recipe, {
+        "adapter.r": 8, "adapter.lora_alpha": 32, "adapter.lora_dropout": 0.05, "adapter.target_modules": ["q_proj"],
+        "quantization.method": "nf4", "quantization.double_quant": False, "data.source": "o/set:en",
+        "data.max_length": 1024, "data.eval_fraction": 0.0, "training.learning_rate": 2e-5,
+        "training.num_train_epochs": 3.0, "training.lr_scheduler_type": "linear", "training.warmup_ratio": 0.1,
+        "training.neftune_noise_alpha": 5, "data.completion_only": True,
+    })  # fmt: skip
+    with pytest.raises(WorkbenchError, match="use_peft is not true"):
+        imported(tmp_path, text.replace("use_peft: true", "use_peft: false"))
+    recipe, lacking = imported(tmp_path, text.replace("assistant_only_loss: true", "beta: 0.3").replace("neftune", "#"))
+    assert (recipe.objective.kind, recipe.objective.beta, recipe.training.learning_rate) == ("dpo", 0.3, 1e-6)
+    assert lacking == ["the command says what is trained (trl sft, trl dpo …); by its keys it is dpo"]
+    _, lacking = imported(tmp_path, text.replace("assistant_only_loss: true\n", ""))
+    assert lacking == ["assistant_only_loss: False; only responses are trained (data.completion_only)"]
+
+
+def test_an_unsloth_notebook_is_read_and_not_run(tmp_path):
+    cells = [
+        "%%capture\n!pip install unsloth\n",
+        "from unsloth import FastLanguageModel\nmax_seq_length = 4096\n"
+        "model, tokenizer = FastLanguageModel.from_pretrained(\n    model_name='x/y', max_seq_length=max_seq_length,\n"
+        "    load_in_4bit=True, token=open('/etc/passwd').read())",
+        "model = FastLanguageModel.get_peft_model(model, r=32, lora_alpha=64, use_gradient_checkpointing='unsloth',\n"
+        "    target_modules=['q_proj', 'v_proj'], use_rslora=False, loftq_config=None)",
+        "raise SystemExit\n",
+        "dataset = load_dataset('o/set', split='train[:500]')",
+        "trainer = SFTTrainer(model=model, args=SFTConfig(per_device_train_batch_size=2, warmup_steps=5,\n"
+        "    max_steps=60, learning_rate=2e-4, optim='adamw_8bit', seed=3407, report_to='none',\n"
+        "    gradient_accumulation_steps=steps()))",
+        "trainer = train_on_responses_only(trainer, instruction_part='<u>', response_part='<a>')",
+    ]
+    file = tmp_path / "theirs.ipynb"
+    notebook = {"cells": [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]}
+    file.write_text(json.dumps(notebook))
+    recipe, lacking = import_settings(file)
+    assert lacking == ["gradient_accumulation_steps: not a literal, so it is not read"]
+    check(recipe, {
+        "model.source": "x/y", "data.max_length": 4096, "quantization.method": "nf4", "adapter.r": 32,
+        "adapter.lora_alpha": 64, "adapter.lora_dropout": 0.0, "adapter.target_modules": ["q_proj", "v_proj"],
+        "data.source": "o/set", "data.split": "train[:500]", "training.max_steps": 60, "training.warmup_steps": 5,
+        "training.optim": "adamw_8bit", "training.seed": 3407, "training.per_device_train_batch_size": 2,
+        "data.completion_only": True, "training.learning_rate": 2e-4,
+    })  # fmt: skip
+    file.write_text(json.dumps({"cells": []}))
+    with pytest.raises(WorkbenchError, match="makes no adapter"):
+        import_settings(file)
+    file.write_text("[]")
+    with pytest.raises(WorkbenchError, match="cannot be read"):
+        import_settings(file)
+
+
+def test_an_adapter_is_a_recipe_that_starts_from_it(tmp_path):
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "x/y", "r": 64, "lora_alpha": 16,
+        "lora_dropout": 0.1, "target_modules": ["v_proj", "q_proj"], "bias": "none", "use_rslora": True,
+        "init_lora_weights": True, "rank_pattern": {"q_proj": 8}, "layer_replication": [[0, 4]], "revision": None,
+    }  # fmt: skip
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    recipe, lacking = import_settings(tmp_path)
+    check(recipe, {
+        "model.source": "x/y", "adapter.r": 64, "adapter.lora_alpha": 16, "adapter.use_rslora": True,
+        "adapter.target_modules": ["v_proj", "q_proj"], "adapter.rank_pattern": {"q_proj": 8},
+        "adapter.continue_from": str(tmp_path),
+    })  # fmt: skip
+    assert lacking == [
+        "layer_replication: [[0, 4]]",
+        "an adapter names no data and no training: set data.source, and look through the rest",
+    ]
+    oft = {"peft_type": "OFT", "base_model_name_or_path": "x/y", "oft_block_size": 64, "target_modules": "all-linear"}
+    recipe, _ = imported(tmp_path, json.dumps(oft))
+    check(recipe, {"adapter.method": "oft", "adapter.options": {"oft_block_size": 64}})
+    for changes, words in (
+        ({"peft_type": "PROMPT_TUNING"}, "type PROMPT_TUNING"),
+        ({"task_type": "SEQ_CLS"}, "task_type: SEQ_CLS"),
+        ({"base_model_name_or_path": None}, "base_model_name_or_path"),
+    ):
+        with pytest.raises(WorkbenchError, match=words):
+            imported(tmp_path, json.dumps({**config, **changes}))

@@ -150,13 +150,19 @@ def _export(home: Home, found: RunFolder, request: Request, *, plan_only: bool, 
 
 def import_recipe(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="An Axolotl or LLaMA-Factory YAML configuration.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file of Axolotl, LLaMA-Factory or TRL's command line, a notebook or script for Unsloth or "
+            "TRL, or PEFT's adapter_config.json or its folder."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the recipe to this new file instead of printing it.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert an Axolotl or LLaMA-Factory configuration to a recipe; list unsupported settings."""
+    """Convert another tool's file to a recipe; list unsupported settings."""
     from workbench.export.other_tools.imported import import_settings
 
     recipe, lacking = import_settings(file.expanduser())

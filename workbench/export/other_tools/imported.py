@@ -1,26 +1,39 @@
-"""Imports a recipe from an Axolotl or LLaMA-Factory configuration file."""
+"""Imports a recipe from the file of another tool: finds out which tool it is of."""
 
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
 from workbench.export.other_tools.from_axolotl import from_axolotl
 from workbench.export.other_tools.from_llamafactory import from_llamafactory
+from workbench.export.other_tools.from_notebook import SUFFIXES, from_notebook
+from workbench.export.other_tools.from_peft import FILE, from_peft
+from workbench.export.other_tools.from_trl import from_trl, is_trl
 from workbench.export.other_tools.keys import read_settings
 from workbench.recipe.schema import Recipe
 
 
 def import_settings(file: Path) -> tuple[Recipe, list[str]]:
-    """Convert a configuration file to a recipe; also lists its settings that a recipe does not support.
+    """Convert another tool's file to a recipe; also lists its settings that a recipe does not support.
+
+    Args:
+        file: a YAML file of Axolotl, LLaMA-Factory or TRL's command line, a notebook or script for Unsloth or TRL, or
+            PEFT's ``adapter_config.json`` or its folder.
 
     Raises:
-        WorkbenchError: the file is from neither tool, does not train a LoRA adapter, or has values that a recipe does
-            not allow.
+        WorkbenchError: the file is from none of these, trains no adapter, or has values that a recipe does not allow.
     """
-
+    if (file / FILE).is_file():
+        file = file / FILE
+    if file.suffix in SUFFIXES:
+        return from_notebook(file)
     values = read_settings(file)
     folder = file.resolve().parent
+    if "peft_type" in values:
+        return from_peft(values, folder, str(file))
     if "base_model" in values:
         return from_axolotl(values, folder, str(file))
+    if is_trl(values):
+        return from_trl(values, folder, str(file))
     if "model_name_or_path" in values:
         return from_llamafactory(values, folder, str(file))
     if "peft_config" in values and "model" in values:
@@ -30,7 +43,7 @@ def import_settings(file: Path) -> tuple[Recipe, list[str]]:
             kind="recipe",
         )
     raise WorkbenchError(
-        f"{file} is not an Axolotl (no base_model) or LLaMA-Factory (no model_name_or_path) configuration.",
-        "Give an Axolotl or LLaMA-Factory file. Recipes need no import.",
+        f"{file} is not an Axolotl (no base_model), LLaMA-Factory or TRL (no model_name_or_path) configuration.",
+        "Give such a file, a notebook, or an adapter_config.json. Recipes need no import.",
         kind="recipe",
     )

@@ -38,6 +38,10 @@ class ImportedSettings:
         value = self._values.get(key)
         return default if value is None else value
 
+    def has(self, key: str) -> bool:
+        """Whether the file sets a setting."""
+        return self._values.get(key) is not None
+
     def move(self, names: Mapping[str, str]) -> None:
         """Copy the settings that a recipe has under another name: ``{their name: dotted key}``."""
         for theirs, path in names.items():

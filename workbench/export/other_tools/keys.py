@@ -60,7 +60,9 @@ def read_settings(file: Path) -> dict[str, object]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WorkbenchError(
-            f"{file} cannot be read: {reason}.", "Give an Axolotl or LLaMA-Factory YAML file.", kind="recipe"
+            f"{file} cannot be read: {reason}.",
+            "Give a YAML file of Axolotl, LLaMA-Factory or TRL, a notebook, or an adapter_config.json.",
+            kind="recipe",
         ) from None
     return {str(key): value for key, value in values.items()}
 
