@@ -1,6 +1,7 @@
 """The plan of an adapter against PEFT itself: on the meta device for counts, real files for bytes."""
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.tiny_configs import tiny_config
 from tests.estimate.architectures import TINY
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.adapter.plan import AdapterDtypes, plan_adapter
+from workbench.estimate.adapter.targets import find_targets
 from workbench.models.build import build_skeleton, meta_model
 from workbench.models.catalog import catalog_skeleton
+from workbench.models.language_part import exclusion_pattern, frozen_parts
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.sections.adapter import AdapterSection
 
@@ -306,3 +310,21 @@ def test_a_name_that_hits_nothing_beside_others_is_told() -> None:
     llama = catalog_skeleton("meta-llama/Llama-3.2-1B")
     assert llama
     assert plan_adapter(llama, AdapterSection(target_modules=["q_proj", "v_porj"])).unmatched == ("v_porj",)
+
+
+# Routers as layers of PyTorch, as layers that return a pair, and as weights of their own.
+@pytest.mark.parametrize(
+    "name",
+    ["afmoe", "jetmoe", "longcat_flash", "llama4_text", "qwen3_moe", "gpt_oss", "granitemoe", "deepseek_v3"],
+)
+def test_no_router_gets_an_adapter_by_default(name: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = tiny_config(name).to_dict()
+    targets = find_targets(build_skeleton(config), AdapterSettings.of(AdapterSection(lora_dropout=0.0)))
+    ours = {site.name for target in targets.modules for site in target.sites}
+    model = meta_model(config)
+    exclude = exclusion_pattern(frozen_parts(model)) or None
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", exclude_modules=exclude)
+    assert ours == set(get_peft_model(model, lora, low_cpu_mem_usage=True).base_model.targeted_module_names)
+    assert not [layer for layer in ours if re.search(r"router|\.gate$", layer)]

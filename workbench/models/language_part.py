@@ -1,8 +1,8 @@
 """Finds the parts of a model that get no adapter: vision and audio towers, projectors, indexers, some routers.
 
-Training on text does not reach them, so an adapter there would never get a gradient; a router that returns a pair is no
-layer that PEFT can wrap. Module trees mark such a part (``frozen`` among a module's facts), targets leave it out, and
-PEFT gets it as ``exclude_modules``. Needs no torch.
+Training on text does not reach them, so an adapter there would never get a gradient. Routers decide which experts
+learn, and one that returns a pair is no layer that PEFT can wrap. Module trees mark such a part (``frozen`` among a
+module's facts), targets leave it out, and PEFT gets it as ``exclude_modules``. Needs no torch.
 """
 
 import re
@@ -99,6 +99,10 @@ def _inside(path: str, decoder: "Module") -> Iterator[tuple[str, str]]:
             kind = "cross-attention"
         elif class_name.endswith("Router") and hasattr(module, "in_features"):  # Llama 4: a linear layer itself
             kind = ROUTER
+        elif class_name.endswith(("Router", "Gating")):  # of a module of its own, its linear layer
+            yield from (
+                (f"{name}.{inner}", ROUTER) for inner, child in module.named_children() if hasattr(child, "in_features")
+            )
         elif name.endswith(".embed_tokens_extend"):  # Phi-4-multimodal
             kind = "vision and audio"
         if kind:
