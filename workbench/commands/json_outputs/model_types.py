@@ -214,12 +214,14 @@ class EstimatedPeak(TypedDict):
     Attributes:
         allocated_bytes: as ``torch.cuda.max_memory_allocated`` counts.
         reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts.
+        reserved_range: the least and the most of it as records vary in length; null where no steps were replayed.
         terms: all but ``cuda_context`` add up to ``allocated_bytes``.
         method: ``trace`` or ``closed-form``.
     """
 
     allocated_bytes: int
     reserved_bytes: int
+    reserved_range: list[int] | None
     terms: dict[str, int]
     method: Literal["trace", "closed-form"]
 
