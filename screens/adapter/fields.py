@@ -163,6 +163,8 @@ def form() -> tuple[SettingGroup, ...]:
             (
                 _initialization(),
                 any_setting("adapter.continue_from", "continue from"),
+                any_setting("adapter.exclude_modules", "exclude modules"),
+                any_setting("adapter.layers_pattern", "layers pattern"),
                 any_setting("adapter.rank_pattern", "rank pattern"),
                 any_setting("adapter.alpha_pattern", "alpha pattern"),
                 _method_options(),

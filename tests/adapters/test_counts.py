@@ -64,6 +64,9 @@ def sections(method: str, name: str) -> list[AdapterSection]:
     for knobs in SETTINGS.get(method, [{}]):
         dropout = {"lora_dropout": 0.0} if method == "lora" else {}
         found.append(AdapterSection(method=method, **knobs, **dropout))
+        if "exclude_modules" in methods()[method].reads and name in ("llama", "gpt2") and not found[1:]:
+            excluded = AdapterSection(method=method, exclude_modules=[leaves[0]], **knobs, **dropout)
+            found += [excluded, excluded.model_copy(update={"exclude_modules": rf".*\.{leaves[-1]}"})]
         found.append(
             AdapterSection(method=method, target_modules=[leaves[0]], modules_to_save=[output], **knobs, **dropout)
         )

@@ -12,7 +12,10 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.recipe.sections.adapter import AdapterSection
 
-PLACES = frozenset({"target_modules", "modules_to_save", "layers_to_transform"})
+LAYERS = frozenset({"layers_to_transform", "layers_pattern"})
+"""Keys that choose some layers of the model."""
+
+PLACES = frozenset({"target_modules", "modules_to_save"}) | LAYERS
 """Keys of the adapter section that say where the adapter goes; nearly every method reads them."""
 
 QUANTIZED = frozenset({"nf4", "fp4", "int8"})
@@ -132,6 +135,10 @@ class Method:
     scales: bool = False
     refuses_mamba: bool = False
     serves: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        if cls.excludes:
+            cls.reads = cls.reads | {"exclude_modules"}
 
     # -- the recipe and PEFT's configuration -----------------------------------------------------------------------
 

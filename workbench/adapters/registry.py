@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,16 @@ def peft_arguments(
     if token_rows:
         arguments["trainable_token_indices"] = token_rows
     if excluded:
-        arguments["exclude_modules"] = excluded
+        own = _excluded_pattern(adapter.exclude_modules)
+        arguments["exclude_modules"] = f"{own}|{excluded}" if own else excluded
     return method.config_class, arguments
+
+
+def _excluded_pattern(excluded: str | list[str] | None) -> str:
+    """What the recipe excludes as a regular expression: a name in a list also matches as the end of a longer one."""
+    if isinstance(excluded, str):
+        return f"(?:{excluded})"
+    return rf"(?:.*\.)?(?:{'|'.join(map(re.escape, excluded))})" if excluded else ""
 
 
 def check_model(method: Method, *, trains_rows: bool, has_frozen_parts: bool) -> None:

@@ -44,7 +44,7 @@ class AdapterSettings:
     @classmethod
     def of(cls, adapter: "AdapterSection", head: int = 0) -> "AdapterSettings":
         targets = adapter.target_modules
-        layers = adapter.layers_to_transform
+        layers, excluded = adapter.layers_to_transform, adapter.exclude_modules
         return cls(
             r=adapter.r,
             target_modules=targets if isinstance(targets, str) else tuple(targets),
@@ -55,6 +55,8 @@ class AdapterSettings:
             init_lora_weights=adapter.init_lora_weights,
             modules_to_save=tuple(adapter.modules_to_save or ()),
             layers_to_transform=None if layers is None else tuple(layers),
+            layers_pattern=tuple(adapter.layers_pattern or ()),
+            exclude_modules=excluded if isinstance(excluded, str) else tuple(excluded or ()),
             rank_pattern=tuple(adapter.rank_pattern.items()),
             method=adapter.method,
             options=tuple(sorted(adapter.options.items())),

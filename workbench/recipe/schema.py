@@ -143,7 +143,7 @@ class Recipe(Section):
             del data["adapter"]["lora_alpha"]
         if self.adapter.dropout_is_default:
             del data["adapter"]["lora_dropout"]
-        for name in ("method", "options", "continue_from"):
+        for name in ("method", "options", "continue_from", "layers_pattern", "exclude_modules"):
             if data["adapter"][name] == AdapterSection.model_fields[name].get_default(call_default_factory=True):
                 del data["adapter"][name]
         return data

@@ -4,7 +4,7 @@ import re
 from types import MappingProxyType
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PLACES, QUANTIZED, Method, Option
+from workbench.adapters.method import LAYERS, PLACES, QUANTIZED, Method, Option
 from workbench.adapters.settings import AdapterSettings
 
 
@@ -17,7 +17,7 @@ class Ia3(Method):
     peft_type = "IA3"
     config_class = "IA3Config"
     prefix = "ia3_"
-    reads = PLACES - {"layers_to_transform"}
+    reads = PLACES - LAYERS
     options = MappingProxyType(
         {
             "feedforward_modules": Option(

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PLACES, QUANTIZED, Method, Option
+from workbench.adapters.method import LAYERS, PLACES, QUANTIZED, Method, Option
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 
@@ -23,7 +23,7 @@ class Road(Method):
     peft_type = "ROAD"
     config_class = "RoadConfig"
     prefix = "road_"
-    reads = PLACES - {"layers_to_transform"}
+    reads = PLACES - LAYERS
     options = MappingProxyType({
         "variant": Option("road_1", "Parameters of a pair of outputs: 2 (road_1), 4 (road_2) or 8 (road_4).",
                           choices=("road_1", "road_2", "road_4")),

@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PLACES, QUANTIZED, Method, Option
+from workbench.adapters.method import LAYERS, PLACES, QUANTIZED, Method, Option
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 
@@ -20,7 +20,7 @@ class Shira(Method):
     config_class = "ShiraConfig"
     prefix = "shira_"
     builds_weight = True
-    reads = (PLACES - {"layers_to_transform"}) | {"r"}
+    reads = (PLACES - LAYERS) | {"r"}
     options = MappingProxyType({"random_seed": Option(0, "Seed of the choice of weights.", least=0)})
     quantized = QUANTIZED
     float32 = ("shira_",)

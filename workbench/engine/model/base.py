@@ -280,7 +280,7 @@ class LoadedBase:
         self._remove_fused_kernels()
         if self.peft is not None:
             self.is_altered |= self._has_replaced_modules
-            self.model = self.peft.unload()
+            self.model = unloaded(self.peft)
             self.remove_head()
             self.peft = self.combined = None
             self.adapters.clear()
@@ -290,6 +290,23 @@ class LoadedBase:
     def reference(self) -> str:
         """The base model name that adapters store: the hub id if the weights are from the hub, else the folder."""
         return self.local.source if self.local.is_hub_id else str(self.local.folder)
+
+
+def unloaded(peft: "PeftModel") -> "PreTrainedModel":
+    """The base of a PEFT model without its adapters.
+
+    PEFT's ``unload`` of IA³ refuses quantized bases, although nothing is merged.
+    """
+    model: PreTrainedModel = peft.get_base_model()
+    flags = [name for name in ("is_loaded_in_8bit", "is_loaded_in_4bit") if getattr(model, name, False)]
+    for name in flags:
+        setattr(model, name, False)
+    try:
+        peft.unload()
+    finally:
+        for name in flags:
+            setattr(model, name, True)
+    return model
 
 
 def describe(quantization: QuantizationSection, stored: StoredQuantization | None = None) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 # What may differ without changing what the weights mean; the dropouts may too.
-_FREE = {"target_modules", "modules_to_save", "init_lora_weights", "init_weights"}
+_FREE = {"target_modules", "exclude_modules", "modules_to_save", "init_lora_weights", "init_weights"}
 
 
 def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks) -> None:

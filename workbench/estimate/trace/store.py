@@ -159,6 +159,8 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.
         parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}
+    if adapter.exclude_modules or adapter.layers_pattern:
+        parts |= {"excluded": adapter.exclude_modules, "pattern": adapter.layers_pattern}
     if step.reads_texts:
         parts["reads_texts"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -8,7 +8,7 @@ from workbench.adapters.registry import method_of, methods, section_refusal
 from workbench.recipe.sections.section import Section, excluded, setting
 
 RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
-InitMethod = Literal["gaussian", "pissa", "olora", "orthogonal"]
+InitMethod = Literal["gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "orthogonal"]
 
 
 class AdapterSection(Section):
@@ -59,12 +59,20 @@ class AdapterSection(Section):
         True,
         "Initialization of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: "
         "from the base's own "
-        "singular vectors or QR factors (unquantized base only). orthogonal: orthogonal A and B.",
+        "singular vectors or QR factors (unquantized base only). pissa_niter_4, pissa_niter_16: as pissa, from an "
+        "approximate decomposition by so many iterations, in seconds. orthogonal: orthogonal A and B.",
     )
     modules_to_save: list[str] | None = setting(
         None, "Extra modules to train fully and save with the adapter, such as lm_head or embed_tokens. Costly."
     )
     layers_to_transform: list[int] | None = setting(None, "Layer indices that get adapters. Empty: all layers.")
+    layers_pattern: list[str] | None = setting(
+        None,
+        "Used with layers_to_transform: names of the module list that holds the layers, such as layers. Empty: any.",
+    )
+    exclude_modules: str | list[str] | None = setting(
+        None, "Layers that get no adapter although they are targets: a list of names, or a regular expression."
+    )
     rank_pattern: dict[str, int] = setting({}, "Per-module ranks: module name or pattern → r.")
     alpha_pattern: dict[str, int] = setting({}, "Per-module alphas: module name or pattern → lora_alpha.")
     options: dict[str, bool | int | float | str] = setting({}, "The method's own settings, by PEFT's names.")
