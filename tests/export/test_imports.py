@@ -209,7 +209,8 @@ SAID = {"role": "assistant", "content": "3"}
     ],
 )
 def test_a_dataset_has_the_prompt_of_its_type(kind, with_input, without, tiny_llama, tmp_path):
-    recipe, lacking = imported(tmp_path, AXOLOTL + f"datasets: [{{path: o/set, type: {kind}}}]\n")
+    text = AXOLOTL + f"chat_template: phi_3\ndatasets: [{{path: o/set, type: {kind}}}]\n"
+    recipe, lacking = imported(tmp_path, text)
     assert lacking == []
     template = Template.for_model(load_tokenizer(tiny_llama, False), recipe.data.template)
     end = template.tokenizer.eos_token

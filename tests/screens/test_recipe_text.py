@@ -24,7 +24,9 @@ def test_only_what_differs_is_written_and_read_back() -> None:
     # An alpha that is set to what it would be anyway stays set.
     set_alpha = edit(Recipe(), {"adapter.lora_alpha": 32, "training.learning_rate": 1e-4})
     assert changed_yaml(set_alpha) == "adapter:\n  lora_alpha: 32\ntraining:\n  learning_rate: 0.0001\n"
-    for recipe in (set_alpha, load_preset("mistral-quotes"), load_preset("demo")):
+    # A section that a recipe leaves out while it is at its defaults.
+    other = edit(Recipe(), {"objective.kind": "dpo", "objective.beta": 0.2})
+    for recipe in (set_alpha, other, load_preset("mistral-quotes"), load_preset("demo")):
         assert from_yaml(changed_yaml(recipe)) == recipe
         assert from_yaml(changed_yaml(recipe)).adapter.alpha_is_linked == recipe.adapter.alpha_is_linked
 

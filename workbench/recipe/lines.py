@@ -50,7 +50,7 @@ def changed_yaml(recipe: Recipe) -> str:
     defaults = Recipe().as_dict()
     changed: dict[str, Any] = {}
     for section, values in recipe.as_dict().items():
-        usual = defaults[section]
+        usual = defaults.get(section, {})
         # Left out, alpha would be linked to the rank again: it is in the data only if it is set.
         own = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
         if own:

@@ -103,7 +103,6 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
     recipe["data.completion_only"] = not imported.take("train_on_inputs", False)
     imported.take_checkpoints()
     imported.take_held_out_share("val_set_size")
-    _take_template(imported)
     if found is not None:
         objective, other = found
         imported.take_objective(objective, other, choice)
@@ -112,6 +111,7 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         take_pairs(imported, folder, objective.records)
     else:
         take_datasets(imported, folder)
+    _take_template(imported)
     imported.take_noise("neftune_noise_alpha", "noisy_embedding_alpha")
     if (longer := imported.take("excess_length_strategy", "drop")) != "truncate":
         imported.lack("excess_length_strategy", longer, "records that are longer than sequence_len are truncated here")
@@ -197,7 +197,10 @@ def _take_quantization(imported: ImportedSettings) -> None:
 def _take_template(imported: ImportedSettings) -> None:
     """Take the chat template, and what changes the text beside it."""
     name, own = imported.take("chat_template"), imported.take("chat_template_jinja")
-    if own and name in (None, "jinja"):
+    if "data.template" in imported.recipe:
+        # Axolotl only saves the chat template where a dataset's type writes its own prompt.
+        imported.ignore(["chat_template", "chat_template_jinja"])
+    elif own and name in (None, "jinja"):
         imported.recipe["data.template"] = own
     elif name in ("chatml",):
         imported.recipe["data.template"] = name
