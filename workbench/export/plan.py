@@ -16,7 +16,7 @@ from workbench.export.gguf.mixture import MIXTURES
 from workbench.export.gguf.support import Writer, check_is_low_rank, choose_writer
 from workbench.export.gguf.tools import find_tools
 from workbench.export.other_tools.objectives import NAMES, named_there
-from workbench.export.request import WITH_CHOICE, WITHOUT_WEIGHTS, GgufType, Request
+from workbench.export.request import WITH_CHOICE, WITH_HEAD, WITHOUT_WEIGHTS, GgufType, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
@@ -43,8 +43,6 @@ _MERGE_MEMORY_FACTOR = 1.6
 _GGUF_MEMORY_FACTOR = 3.0
 # Bits per number of a matrix: blocks of 32 numbers with a scale; of the mixtures, their usual average.
 _BITS: dict[GgufType, float] = {"f16": 16, "q8_0": 8.5, "q5_k_m": 5.7, "q4_k_m": 4.9}
-# Targets of a run with a head of its own: labels or a score.
-_WITH_HEAD = ("adapter", "hub", "script", "notebook")
 # Memory of the helper process without any weights.
 _PYTHON_BYTES = 1_200_000_000
 
@@ -147,12 +145,12 @@ def _check_objective(recipe: Recipe, request: Request) -> None:
         WorkbenchError: the run trained a head, which the target does not carry.
     """
     kind = recipe.objective.kind
-    if recipe.objective.spec.has_head and (request.target not in _WITH_HEAD or request.merges):
+    if recipe.objective.spec.has_head and (request.target not in WITH_HEAD or request.merges):
         target = "merged weights" if request.merges and request.target in WITH_CHOICE else request.target
         raise WorkbenchError(
             f"{target} has no counterpart for a run of the objective {kind}: its adapter predicts "
             f"{'labels' if recipe.objective.spec.head == 'labels' else 'a score'} with a head of its own, and no text.",
-            f"Export {', '.join(_WITH_HEAD)}: the adapter loads on AutoModelForSequenceClassification.",
+            f"Export {', '.join(WITH_HEAD)}: the adapter loads on AutoModelForSequenceClassification.",
             kind="objective",
         )
 

@@ -46,6 +46,10 @@ WITH_TYPE = ("gguf", "ollama")
 WITH_CHOICE = ("vllm", "tgi", "hub")
 # Targets that use only the recipe and the records.
 WITHOUT_WEIGHTS = ("script", "notebook", "axolotl", "llamafactory")
+# Targets of a run with a head of its own: labels or a score.
+WITH_HEAD = ("adapter", "hub", "script", "notebook")
+# Targets that publish nothing.
+LOCAL = tuple(target for target in TARGETS if target != "hub")
 
 Figures = dict[str, dict[str, float]]
 """The numbers of the checks: by comparison, then by the name of the number."""

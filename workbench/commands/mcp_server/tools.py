@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from pydantic import Field
@@ -32,7 +32,7 @@ from workbench.engine.client.protocol import StopRequest, TaskSettings
 from workbench.engine.client.requests import facts_request, train_request
 from workbench.errors import WorkbenchError
 from workbench.export.plan import plan_export
-from workbench.export.request import Exported, GgufType, Request, Weights, target_named
+from workbench.export.request import LOCAL, WITHOUT_WEIGHTS, Exported, GgufType, Request, Weights, target_named
 from workbench.export.run import export_run
 from workbench.models.own_list import own_models
 from workbench.progress import Progress
@@ -45,6 +45,11 @@ from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.runs.journal import JournalReader
 from workbench.runs.library.listing import ListedRun, matches
 from workbench.storage.paths import Home
+
+if TYPE_CHECKING:
+    LocalTarget = str
+else:
+    LocalTarget = Literal[LOCAL]
 
 RecipeName = Annotated[
     str, Field(description="Name of a preset or path of a recipe file (YAML). Empty: the default settings.")
@@ -225,13 +230,8 @@ class Tools:
     async def export(
         self,
         context: Context[Any, Any],
-        run: Annotated[str, Field(description="A run; for script, notebook, axolotl, llamafactory also a preset.")],
-        target: Annotated[
-            Literal[
-                "adapter", "merged", "gguf", "ollama", "vllm", "tgi", "script", "notebook", "axolotl", "llamafactory"
-            ],
-            Field(description="What to make."),
-        ],
+        run: Annotated[str, Field(description=f"A run; for {', '.join(WITHOUT_WEIGHTS)} also a preset.")],
+        target: Annotated[LocalTarget, Field(description="What to make.")],
         name: Annotated[str, Field(description="Name of the new folder, in the folder of this server.")],
         weights: Annotated[Weights, Field(description="For vllm and tgi.")] = "adapter",
         number_type: Annotated[GgufType, Field(description="For gguf and ollama.")] = "f16",
