@@ -257,15 +257,16 @@ def write_table(measured: dict[str, Any]) -> None:
     import transformers
 
     lines = [
-        f"transformers {transformers.__version__}, {len(measured)} architectures.",
+        f"transformers {transformers.__version__}: {len(measured)} of {len(model_types())} architectures measured.",
         "",
-        "| architecture | batches | loss, relative difference | gradient, relative difference | why not padding-free |",
+        "| architecture | batches | loss, relative difference | gradient, relative difference | notes |",
         "| --- | --- | ---: | ---: | --- |",
     ]
     for name, fields in sorted(measured.items()):
         row = Row(**fields | {side: Steps(**fields[side]) if fields[side] else None for side in ("plain", "ours")})
         if row.plain is None:
-            lines.append(f"| {name} | plain transformers and PEFT cannot train it here | | | |")
+            reason = row.plain_error.replace("|", "/")
+            lines.append(f"| {name} | plain transformers and PEFT cannot train the tiny model | | | {reason} |")
         elif row.ours is None:
             lines.append(f"| {name} | refused | | | {row.error} |")
         else:
