@@ -135,7 +135,7 @@ def test_a_run_that_has_only_begun_gives_an_empty_table(home, file):
 
 def test_a_long_journal_is_never_held_as_a_whole(home, tmp_path):
     peaks = []
-    for steps in (15_000, 60_000):
+    for steps in (10_000, 30_000):
         run = begin(home)
         with writer_of(run) as journal:
             take_steps(journal, [1])
