@@ -4,6 +4,7 @@ from workbench.adapters.settings import AdapterSettings
 from workbench.estimate import price
 from workbench.estimate.flops import training_flops
 from workbench.models.trees import skeleton_in_catalog
+from workbench.recipe.fields import unread
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
@@ -46,6 +47,18 @@ def test_a_head_costs_its_rows_and_no_logits_of_the_vocabulary() -> None:
         for head in (0, 7)
     ]
     assert flops[0].per_trained_token > flops[1].per_trained_token == 0
+
+
+def test_a_method_that_builds_its_weights_is_priced_with_them() -> None:
+    changes = {"quantization.method": "none", "training.gradient_checkpointing": True, "adapter.r": 4}
+    recipe = edit(Recipe(), changes)
+    skeleton = skeleton_in_catalog(recipe.model)
+    assert skeleton is not None
+    lora = price(skeleton, recipe, traced=lambda *_: None)
+    loha = price(skeleton, edit(recipe, {"adapter.method": "loha", **unread("loha")}), traced=lambda *_: None)
+    hidden = skeleton.root.facts["hidden_size"]
+    # At least the three projections of the MLP, in float32.
+    assert loha.peak.allocated_bytes - lora.peak.allocated_bytes > 4 * 3 * hidden * 2 * hidden
 
 
 def test_kto_never_gets_a_micro_batch_of_one() -> None:

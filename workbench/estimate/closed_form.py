@@ -123,6 +123,9 @@ def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step
     )
     scores = shape.heads * step.batch * step.length**2 if shape.holds_scores else 0
     merged = sum(width * _merged_weights(block, ranks) for block in blocks)
+    if plan.builds_weight:
+        # In float32, as the method's parameters; kept for the backward pass of the layer's input.
+        merged += sum(4 * _dense_weights(block, ranks) for block in blocks)
     return _Layer(kept * step.tokens + merged + _KEPT_PER_SCORE * scores, passing + _PASSING_PER_SCORE * scores)
 
 
@@ -156,6 +159,12 @@ def _merged_weights(block: Block, ranks: dict[str, int]) -> int:
     """Elements of the expert weights to which PEFT adds B·A as a whole, and which it keeps for the backward pass."""
     stacks = [*block.inward, block.back] if block.back else block.inward
     return sum(block.experts * into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
+
+
+def _dense_weights(block: Block, ranks: dict[str, int]) -> int:
+    """Elements of a block's adapted weights, of which each has a ΔW of its own."""
+    stacks = [*block.inward, block.back] if block.back else block.inward
+    return sum(into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
 
 
 def _unpacked(base: Footprint, step: Step) -> int:

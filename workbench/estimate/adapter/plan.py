@@ -87,6 +87,7 @@ class AdapterPlan:
         saved_whole: full names of the modules in ``modules_to_save``.
         unmatched: the target names that match no module, if others do.
         left_out: which matching layers get no adapter, by the part that they are in (``vision``, …), and how many.
+        builds_weight: a step builds ΔW, or the changed weight, of each adapted layer.
         dropout: the adapter's dropout; 0 where experts are stored as one weight and none was set.
     """
 
@@ -101,6 +102,7 @@ class AdapterPlan:
     unmatched: tuple[str, ...]
     left_out: tuple[tuple[str, int], ...] = ()
     dropout: float = 0.0
+    builds_weight: bool = False
 
     @property
     def left_out_text(self) -> str:
@@ -167,6 +169,7 @@ def plan_adapter(
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
         left_out=_left_out(skeleton, targets),
+        builds_weight=method_of(settings.method).builds_weight,
         dropout=0.0 if targets.parameters and settings.dropout_is_default else settings.lora_dropout,
     )
 
