@@ -202,7 +202,8 @@ def _install() -> None:
 def forking() -> Iterator[None]:
     """Have processes of :data:`MODULES` forked that are started by this one, and by those."""
     global _server  # noqa: PLW0603
-    if sys.platform != "linux":
+    # A driver that was looked at cannot be used in a fork, and some libraries look at it on import.
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
         yield
         return
     plain = subprocess.Popen
