@@ -17,6 +17,7 @@ from workbench.estimate.footprint import Storage
 from workbench.estimate.loading import loading_events, moving_events
 from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.allocator import MIB, CachingAllocator
+from workbench.estimate.trace.lengths import extents_of, needs_check
 from workbench.estimate.trace.monomial import Monomial, Probe
 from workbench.estimate.trace.store import SHIPPED, TraceStore, key_of
 from workbench.estimate.trace.tape import CARRIED, TILE_WIDTH, Tape
@@ -68,7 +69,7 @@ def cpu_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "attention", attention)
 
 
-def real_peak(step: Step, recipe: Recipe) -> int:
+def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int:
     """Highest number of bytes that a real step on the CPU holds above its weights."""
     import peft
     import torch
@@ -77,8 +78,9 @@ def real_peak(step: Step, recipe: Recipe) -> int:
     from workbench.estimate.trace import on_meta, run
     from workbench.estimate.trace.kernels import cuda_like
 
-    skeleton = build_skeleton(SMALL)
-    real = AutoModelForCausalLM.from_config(CONFIG_MAPPING["llama"].from_dict(dict(SMALL)), dtype=torch.bfloat16)
+    skeleton = build_skeleton(config)
+    built = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    real = AutoModelForCausalLM.from_config(built, dtype=torch.bfloat16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(on_meta, "meta_model", lambda _: real)
         patch.setattr(peft, "get_peft_model", _attached_for_real)
@@ -221,7 +223,53 @@ def test_sizes_are_read_as_products() -> None:
     assert probe.batch != 103
     monomial = probe.factor(2 * 576 * probe.batch * probe.length**2 * probe.rank)
     assert monomial == (1152, (1, 2, 1))
-    assert monomial.at(4, 100, 8) == 1152 * 4 * 100**2 * 8
+    assert monomial.at((4, 100, 8)) == 1152 * 4 * 100**2 * 8
+
+
+def test_sizes_in_whole_chunks() -> None:
+    extents = extents_of({"text_config": {"mamba_chunk_size": 256, "mamba_d_conv": 4}, "conv_kernel": None})
+    assert [extent.at(1000) for extent in extents] == [4, 5, 1003]
+    probe = Probe.for_extents({576, 1536, 49152}, extents)
+    length, chunks = probe.length, -(-probe.length // 256)
+    assert probe.factor(24 * probe.batch * length * chunks) == (24, (1, 1, 0, 1, 0, 0))
+    assert probe.factor(24 * (chunks + 1) ** 2 * (length + 3)) == (24, (0, 0, 0, 0, 2, 1))
+    assert not needs_check({"layer_types": ["full_attention", "sliding_attention"], "hidden_size": 64})
+    assert needs_check({"layer_types": ["linear_attention", "full_attention"]})
+
+
+HYBRID = {
+    "model_type": "granitemoehybrid",
+    "hidden_size": 64,
+    "shared_intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "layer_types": ["mamba", "attention", "mamba"],
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "vocab_size": 320,
+    "mamba_chunk_size": 16,
+    "mamba_d_state": 16,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_conv": 4,
+}
+
+
+@pytest.mark.usefixtures("cpu_attention")
+def test_real_steps_of_layers_that_scan_in_chunks() -> None:
+    """At three lengths, none of them a multiple of a chunk."""
+    from workbench.estimate.trace.run import trace_step
+
+    changes = {"training.gradient_checkpointing": False, "adapter.lora_dropout": 0.0}
+    timelines = []
+    for length in (75, 100, 203):
+        recipe = recipe_of(**changes, **{"data.max_length": length, "training.gradient_accumulation_steps": 1})
+        step = plan_step(Setup.of(recipe))
+        timelines = timelines or [trace_step(build_skeleton(HYBRID), recipe, step)]
+        _, terms = timelines[0].highest(step.batch, length, recipe.adapter.r)
+        assert sum(terms.values()) == pytest.approx(real_peak(step, recipe, HYBRID), rel=0.01)
+    assert Timeline.from_json(json.loads(json.dumps(timelines[0].as_json()))) == timelines[0]
 
 
 def test_allocator_keeps_splits_and_merges() -> None:

@@ -1,23 +1,33 @@
-"""Tensor sizes as c · batch^i · length^j · rank^k, found from one run with prime values for the three."""
+"""Tensor sizes as c · batch^i · length^j · rank^k, found from one run with prime values for the three.
 
+Where other extents depend on the length (:mod:`.lengths`), their powers follow these three.
+"""
+
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-Powers = tuple[int, int, int]
-"""Exponents of batch, length and rank."""
+from workbench.estimate.trace.lengths import Extent, probe_length
+
+Powers = tuple[int, ...]
+"""Exponents of batch, length and rank, and of a model's other extents."""
 
 
 class Monomial(NamedTuple):
-    """A size as coefficient times powers of batch, length and rank."""
+    """A size as coefficient times powers of batch, length and rank, and of other extents."""
 
     coefficient: int
     powers: Powers
 
-    def at(self, batch: int, length: int, rank: int) -> int:
-        """The size for these values."""
-        i, j, k = self.powers
-        return int(self.coefficient * batch**i * length**j * rank**k)
+    def at(self, values: Iterable[int]) -> int:
+        """The size for values of batch, length, rank and the other extents."""
+        return int(self.coefficient * math.prod(value**power for value, power in zip(values, self.powers, strict=True)))
+
+
+def values_at(batch: int, length: int, rank: int, extents: Iterable[Extent] = ()) -> tuple[int, ...]:
+    """What the powers of a monomial belong to, for these sizes."""
+    return (batch, length, rank, *(extent.at(length) for extent in extents))
 
 
 @dataclass(frozen=True)
@@ -27,26 +37,34 @@ class Probe:
     batch: int
     length: int
     rank: int
+    extents: tuple[Extent, ...] = ()
 
     @classmethod
-    def for_extents(cls, extents: Iterable[int]) -> "Probe":
-        """Choose primes that divide none of the model's dimensions, so that factors of a size are unambiguous."""
-        taken = set(extents)
+    def for_extents(cls, dimensions: Iterable[int], extents: tuple[Extent, ...] = ()) -> "Probe":
+        """Choose primes that divide none of the model's dimensions, so that factors of a size are unambiguous.
+
+        Args:
+            extents: what else depends on the length in this model.
+        """
+        taken = set(dimensions)
+        length = probe_length(extents, taken)
+        taken |= {extent.at(length) for extent in extents}
 
         def free(candidates: tuple[int, ...]) -> int:
             return next(prime for prime in candidates if not any(extent % prime == 0 for extent in taken))
 
-        return cls(
-            batch=free((103, 113, 127, 137, 149)),
-            length=free((1009, 1013, 1019, 1021, 1031)),
-            rank=free((107, 109, 131, 139, 151)),
-        )
+        return cls(free((103, 113, 127, 137, 149)), length, free((107, 109, 131, 139, 151)), extents)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        return values_at(self.batch, self.length, self.rank, self.extents)
 
     def factor(self, size: int) -> Monomial:
         """Factor a size from the traced run into a function of batch, length and rank."""
-        powers = [0, 0, 0]
-        for place, prime in enumerate((self.batch, self.length, self.rank)):
-            while size % prime == 0:
-                size //= prime
+        values = self.values
+        powers = [0] * len(values)
+        for place, value in enumerate(values):
+            while size % value == 0:
+                size //= value
                 powers[place] += 1
-        return Monomial(size, (powers[0], powers[1], powers[2]))
+        return Monomial(size, tuple(powers))

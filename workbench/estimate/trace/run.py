@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,8 @@ from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.autocast import CudaAutocast
 from workbench.estimate.trace.head import LOSS, TILE, TiledLoss
 from workbench.estimate.trace.kernels import cuda_like, workspace_bytes
-from workbench.estimate.trace.monomial import Monomial, Powers, Probe
+from workbench.estimate.trace.lengths import Extent, extents_of, needs_check
+from workbench.estimate.trace.monomial import Monomial, Powers, Probe, values_at
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
 from workbench.estimate.trace.recorder import StorageRecorder
 from workbench.estimate.trace.replay import Resting, replayed
@@ -40,6 +42,8 @@ _LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256, 1024)
 _REPLAYED = ((1, 256), (1, 512), (1, 1024), (1, 2048), (4, 1024), (4, 2048))
 _REPLAYED_RANK = 16
+_SECOND_LENGTH = 787
+"""Tokens at which sizes are checked where layers other than attention read the sequence; no multiple of a chunk."""
 
 
 class StepRecorder(StorageRecorder):
@@ -60,12 +64,39 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     Raises:
         Exception: anything, from an architecture that cannot run without data.
     """
-    probe = Probe.for_extents(_extents(skeleton))
+    extents = extents_of(skeleton.config)
+    probe = Probe.for_extents(_extents(skeleton), extents)
     model = training_model(skeleton, recipe, step, probe.rank)
-    recorder = StepRecorder("meta", workspace_bytes)
-    recorder.ignore(resting_tensors(model))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     autocast = _autocast(model, step)
+    recorder = _recorded(model, trained, step, probe, autocast)
+    gradients = {recorder.number_of(p.grad) for p in trained if p.grad is not None}
+    events = [
+        _Event(number, probe.factor(size) if size else None, GRADIENTS if number in gradients else label, label)
+        for number, size, label in recorder.events
+    ]
+    tape = replace(_tape(events, step), extents=extents)
+    resting = [probe.factor(t.untyped_storage().nbytes()) for t in _distinct(resting_tensors(model))]
+    states = [probe.factor(p.untyped_storage().nbytes()) for p in trained for _ in range(2)]
+    if needs_check(skeleton.config):
+        for parameter in trained:
+            parameter.grad = None
+        other = replace(probe, length=_SECOND_LENGTH)
+        _check(events, _recorded(model, trained, step, other, autocast).events, other)
+    overhead = tuple(_overheads(tape, resting, states, step))
+    return Timeline(_highest(_points(events, step), extents), overhead, tape.as_json(), extents)
+
+
+def _recorded(
+    model: torch.nn.Module,
+    trained: Sequence[torch.nn.Parameter],
+    step: Step,
+    probe: Probe,
+    autocast: AbstractContextManager[object],
+) -> StepRecorder:
+    """A step of the sizes of ``probe``, recorded."""
+    recorder = StepRecorder("meta", workspace_bytes)
+    recorder.ignore(resting_tensors(model))
     gc.collect()
     gc.disable()
     try:
@@ -83,16 +114,21 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
             recorder.passing(1, OPTIMIZER)
     finally:
         gc.enable()
-    gradients = {recorder.number_of(p.grad) for p in trained if p.grad is not None}
-    events = [
-        _Event(number, probe.factor(size) if size else None, GRADIENTS if number in gradients else label, label)
-        for number, size, label in recorder.events
-    ]
-    tape = _tape(events, step)
-    resting = [probe.factor(t.untyped_storage().nbytes()) for t in _distinct(resting_tensors(model))]
-    states = [probe.factor(p.untyped_storage().nbytes()) for p in trained for _ in range(2)]
-    overhead = tuple(_overheads(tape, resting, states, step))
-    return Timeline(_highest(_points(events, step)), overhead, tape.as_json())
+    return recorder
+
+
+def _check(events: list["_Event"], second: list[tuple[int, int, str]], probe: Probe) -> None:
+    """Check that the sizes of the first run give those of a second one at another length.
+
+    Raises:
+        ValueError: they do not, as where a layer loops over the chunks of a sequence.
+    """
+    values = probe.values
+    if len(events) != len(second):
+        raise ValueError("the number of its tensors depends on the record length")
+    for event, (_, size, _) in zip(events, second, strict=True):
+        if (event.size.at(values) if event.size else 0) != size:
+            raise ValueError("sizes of its tensors depend on the record length in an unknown way")
 
 
 def _micro_batch(
@@ -278,7 +314,7 @@ def _points(events: list[_Event], step: Step) -> Iterator[Point]:
             yield Point(moment, {name: poly for name, poly in terms.items() if poly}, tiles * tile_bytes)
 
 
-def _highest(points: Iterable[Point]) -> tuple[Point, ...]:
+def _highest(points: Iterable[Point], extents: tuple[Extent, ...]) -> tuple[Point, ...]:
     """The points that are the highest of all for some batch, length and rank."""
     import numpy as np
 
@@ -295,7 +331,11 @@ def _highest(points: Iterable[Point]) -> tuple[Point, ...]:
     for rank in _RANKS:
         grid = list(itertools.product(_BATCHES, _LENGTHS))
         values = np.array(
-            [[b**i * s**j * rank**k for i, j, k in powers] + [min(b * s, TILE_TOKENS)] for b, s in grid], dtype=float
+            [
+                [Monomial(1, p).at(values_at(b, s, rank, extents)) for p in powers] + [min(b * s, TILE_TOKENS)]
+                for b, s in grid
+            ],
+            dtype=float,
         )
         kept |= set((values @ table.T).argmax(axis=1).tolist())
     return tuple(listed[row] for row in sorted(kept))
@@ -329,8 +369,9 @@ def _overheads(tape: Tape, base: list[Monomial], states: list[Monomial], step: S
     has_states = step.optimizer in ("adamw_torch", "adamw_torch_fused")
     for batch, length in _REPLAYED:
         sizes = (batch, length, _REPLAYED_RANK)
-        loading = [(place, size.at(*sizes)) for place, size in enumerate(base)]
-        own = [size.at(*sizes) for size in states] if has_states else []
+        values = values_at(*sizes, tape.extents)
+        loading = [(place, size.at(values)) for place, size in enumerate(base)]
+        own = [size.at(values) for size in states] if has_states else []
         allocator = replayed(tape, Resting(loading, (), own, CUBLAS_WORKSPACE // 2), (sizes,) * 3)
         yield batch * length, allocator.peak_reserved / allocator.peak_allocated
 

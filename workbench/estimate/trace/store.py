@@ -119,8 +119,7 @@ def can_trace(skeleton: Skeleton, step: Step, adapter: AdapterSettings) -> bool:
 
     Some adapter methods need data to be built.
 
-    Models without attention process a record token by
-    token if their own kernels are missing, as they are without data.
+    Models without attention process a record token by token if their own kernels are missing, as they are without data.
     """
     is_packed = isinstance(step.loaded, PackedStorage)
     is_refused = bool(method_of(adapter.method).trace_refusal)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict
 
-from workbench.estimate.trace.monomial import Monomial
+from workbench.estimate.trace.lengths import Extent
+from workbench.estimate.trace.monomial import Monomial, values_at
 
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
 TILE_TOKENS = 4096
@@ -36,17 +37,20 @@ class Tape:
             place is −1 where the block is released, and ``len(sizes)`` for the loss tile.
         gradients: the blocks that the optimizer releases at its end.
         tile_bytes: size of an element of the loss tile.
+        extents: what else depends on the length, as the powers of the sizes count it.
     """
 
     sizes: tuple[Monomial, ...]
     moves: tuple[tuple[int, int], ...]
     gradients: tuple[int, ...]
     tile_bytes: int
+    extents: tuple[Extent, ...] = ()
 
     def sizes_at(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size, the loss tile's last."""
         tile = min(batch * length, TILE_TOKENS) * TILE_WIDTH * self.tile_bytes
-        return [size.at(batch, length, rank) for size in self.sizes] + [tile]
+        values = values_at(batch, length, rank, self.extents)
+        return [size.at(values) for size in self.sizes] + [tile]
 
     def as_json(self) -> TapeData:
         numbers: list[int] = []
@@ -66,7 +70,7 @@ class Tape:
         }
 
     @classmethod
-    def from_json(cls, data: TapeData) -> "Tape":
+    def from_json(cls, data: TapeData, extents: tuple[Extent, ...] = ()) -> "Tape":
         moves = []
         allocated = 0
         for number in _unpacked(data["moves"]):
@@ -80,8 +84,8 @@ class Tape:
         for step in _unpacked(data["gradients"]):
             last += step
             gradients.append(last)
-        sizes = tuple(Monomial(c, (i, j, k)) for c, i, j, k in data["sizes"])
-        return cls(sizes, tuple(moves), tuple(gradients), data["tile"])
+        sizes = tuple(Monomial(c, tuple(powers)) for c, *powers in data["sizes"])
+        return cls(sizes, tuple(moves), tuple(gradients), data["tile"], extents)
 
 
 def _packed(numbers: Iterable[int]) -> str:

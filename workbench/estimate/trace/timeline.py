@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import NotRequired, TypedDict, final
 
 from workbench.estimate.peak import Moment
-from workbench.estimate.trace.monomial import Powers
+from workbench.estimate.trace.lengths import Extent
+from workbench.estimate.trace.monomial import Monomial, Powers, values_at
 from workbench.estimate.trace.tape import TILE_TOKENS, TILE_WIDTH, Tape, TapeData
 
 FORMAT = 1
@@ -29,6 +30,7 @@ class TimelineData(TypedDict):
     points: list[PointData]
     overhead: list[list[float]]
     tape: NotRequired[TapeData]
+    extents: NotRequired[list[list[int]]]
 
 
 @final
@@ -50,12 +52,19 @@ class Point:
     terms: Mapping[str, Mapping[Powers, int]]
     tile_bytes: int = 0
 
-    def at(self, batch: int, length: int, rank: int) -> dict[str, int]:
+    def at(self, batch: int, length: int, rank: int, extents: tuple[Extent, ...] = ()) -> dict[str, int]:
         """Bytes by term, without the resting memory."""
-        out = {
-            name: sum(c * batch**i * length**j * rank**k for (i, j, k), c in polynomial.items())
-            for name, polynomial in self.terms.items()
-        }
+        if extents:
+            values = values_at(batch, length, rank, extents)
+            out = {
+                name: sum(Monomial(c, powers).at(values) for powers, c in polynomial.items())
+                for name, polynomial in self.terms.items()
+            }
+        else:
+            out = {
+                name: sum(c * batch**i * length**j * rank**k for (i, j, k), c in polynomial.items())
+                for name, polynomial in self.terms.items()
+            }
         if self.tile_bytes:
             tile = min(batch * length, TILE_TOKENS) * TILE_WIDTH * self.tile_bytes
             out["loss"] = out.get("loss", 0) + tile
@@ -69,7 +78,9 @@ class Point:
 
     @classmethod
     def from_json(cls, data: PointData) -> "Point":
-        terms = {name: {(i, j, k): c for c, i, j, k in listed} for name, listed in data["terms"].items()}
+        terms = {
+            name: {tuple(powers): c for c, *powers in listed} for name, listed in data["terms"].items()
+        }  # fmt: skip
         return cls(data["moment"], terms, data["tile"])
 
 
@@ -79,20 +90,22 @@ class Timeline:
 
     ``overhead`` lists (tokens, reserved ÷ allocated), sorted by tokens, from replays of all allocations, for figures
     that must be there at once. ``packed`` is the tape of all allocations, which is unpacked when it is needed.
+    ``extents`` is what else depends on the length in this model.
     """
 
     points: tuple[Point, ...]
     overhead: tuple[tuple[int, float], ...]
     packed: TapeData | None = field(default=None, compare=False)
+    extents: tuple[Extent, ...] = ()
 
     @cached_property
     def tape(self) -> Tape | None:
         """All allocations; None for a timeline that was kept without them."""
-        return None if self.packed is None else Tape.from_json(self.packed)
+        return None if self.packed is None else Tape.from_json(self.packed, self.extents)
 
     def highest(self, batch: int, length: int, rank: int) -> tuple[Point, dict[str, int]]:
         """The highest moment for these values, with its bytes by term."""
-        at = [(point, point.at(batch, length, rank)) for point in self.points]
+        at = [(point, point.at(batch, length, rank, self.extents)) for point in self.points]
         return max(at, key=lambda pair: sum(pair[1].values()))
 
     def overhead_at(self, tokens: int) -> float:
@@ -115,6 +128,8 @@ class Timeline:
         }
         if self.packed is not None:
             data["tape"] = self.packed
+        if self.extents:
+            data["extents"] = [list(extent) for extent in self.extents]
         return data
 
     @classmethod
@@ -126,4 +141,5 @@ class Timeline:
             raise ValueError(f"timeline in format {data.get('format')!r}, expected {FORMAT}")
         points = tuple(Point.from_json(point) for point in data["points"])
         overhead = tuple((int(tokens), float(ratio)) for tokens, ratio in data["overhead"])
-        return cls(points, overhead, data.get("tape"))
+        extents = tuple(Extent(*extent) for extent in data.get("extents", ()))
+        return cls(points, overhead, data.get("tape"), extents)
