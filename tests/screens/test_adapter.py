@@ -336,10 +336,10 @@ async def test_what_auto_came_to_is_told_with_its_reason(tmp_path: Path) -> None
     async with opened(tmp_path, size=NARROW) as screen:
         await shown(screen, gib=40)
         screen.app.set_recipe({"model.source": "Qwen/Qwen2.5-7B-Instruct"})
-        await screen.until(lambda: "Checkpointing off: 36.92 of 40.00 GiB, about 25 % faster." in costs(screen), "off")
+        await screen.until(lambda: "Checkpointing off: 36.93 of 40.00 GiB, about 25 % faster." in costs(screen), "off")
         with_memory(screen, 24)
         screen.app.set_recipe({"adapter.lora_alpha": 64})
-        reason = "Checkpointing on: without it the step needs 36.92 of 24.00 GiB."
+        reason = "Checkpointing on: without it the step needs 36.93 of 24.00 GiB."
         await screen.until(lambda: reason in costs(screen), "on")
         row(screen, "checkpointing").focus()
         await screen.press("right")

@@ -99,6 +99,7 @@ async def test_an_adapter_is_written_and_told(tmp_path, run, monkeypatch) -> Non
         await screen.until(lambda: not isinstance(screen.app.screen, ExportDialog), "closed")
 
 
+@pytest.mark.usefixtures("fresh_processes")  # a merge is watched: one in a fork is over at once
 async def test_a_merge_shows_its_check(tmp_path, run) -> None:
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)
@@ -113,6 +114,7 @@ async def test_a_merge_shows_its_check(tmp_path, run) -> None:
         await screen.sees("Merged vs. base with adapter")
 
 
+@pytest.mark.usefixtures("fresh_processes")  # a merge is watched: one in a fork is over at once
 async def test_it_goes_on_in_the_background_and_its_result_is_there(tmp_path, run) -> None:
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)
@@ -133,6 +135,7 @@ async def test_it_goes_on_in_the_background_and_its_result_is_there(tmp_path, ru
         await screen.sees("Merged vs. base with adapter")
 
 
+@pytest.mark.usefixtures("fresh_processes")  # a merge is watched: one in a fork is over at once
 async def test_x_cancels_it_and_leaves_nothing(tmp_path, run) -> None:
     async with opened(tmp_path / "home", size=WIDE) as screen:
         dialog = await dialog_of(screen, run)

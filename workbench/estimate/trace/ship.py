@@ -1,8 +1,11 @@
-"""Creates the timelines shipped with the package: ``python -m workbench.estimate.trace.ship``. About 20 minutes."""
+"""Creates the timelines shipped with the package: ``python -m workbench.estimate.trace.ship [TREE...]``.
+
+For all models of the catalog it takes about 20 minutes. Trees are named as in ``presets/models/trees``.
+"""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import plan_adapter
@@ -60,6 +63,11 @@ def setup_of(skeleton: Skeleton, recipe: ResolvedRecipe) -> Setup:
     return Setup.of(recipe, stored=stored_quantization(skeleton.config))
 
 
+def _key_of(skeleton: Skeleton, recipe: ResolvedRecipe) -> str:
+    setup = setup_of(skeleton, recipe)
+    return key_of(skeleton, setup.adapter, plan_step(setup))
+
+
 def _memory_digest(skeleton: Skeleton) -> str:
     """Equal for models whose steps need the same memory: of equal modules, and configured alike but for numbers that
     change values only. One of them is traced."""
@@ -70,8 +78,14 @@ def _memory_digest(skeleton: Skeleton) -> str:
     return json.dumps([root, config], sort_keys=True)
 
 
-def main() -> None:
-    """Trace what is missing or has no tape, the first recipe of every model before the second of any."""
+def main(trees: Collection[str] = ()) -> None:
+    """Trace what is missing or has no tape, the first recipe of every model before the second of any.
+
+    Timelines under keys that no recipe has any more are removed.
+
+    Args:
+        trees: the module trees to trace; all if it is empty.
+    """
     timelines: dict[str, TimelineData] = json.loads(SHIPPED.read_text(encoding="utf-8")) if SHIPPED.exists() else {}
     models = {entry.tree: catalog_skeleton(entry.id) for entry in catalog()}
     wanted = [
@@ -80,11 +94,14 @@ def main() -> None:
         if skeleton
         for place, recipe in enumerate(shipped_recipes(skeleton))
     ]
+    keys = {_key_of(skeleton, recipe) for _, _, _, skeleton, recipe in wanted}
+    timelines = {key: timeline for key, timeline in timelines.items() if key in keys}
     done: dict[tuple[str, str], str] = {}
     for _, _, tree, skeleton, recipe in sorted(wanted, key=lambda item: item[:3]):
-        setup = setup_of(skeleton, recipe)
-        step = plan_step(setup)
-        key = key_of(skeleton, setup.adapter, step)
+        if trees and tree not in trees:
+            continue
+        step = plan_step(setup_of(skeleton, recipe))
+        key = _key_of(skeleton, recipe)
         alike = (_memory_digest(skeleton), json.dumps(recipe.as_dict(), sort_keys=True))
         if "tape" in timelines.get(key, {}):
             done[alike] = key
@@ -102,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -22,6 +22,7 @@ from workbench.estimate.footprint import Footprint, PackedStorage, Storage, meas
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
 from workbench.estimate.step import Step, Variant, plan_step
+from workbench.estimate.trace.lengths import extents_of, needs_check
 from workbench.estimate.trace.predict import peak_from
 from workbench.estimate.trace.timeline import FORMAT, Timeline, TimelineData, TraceFailure
 from workbench.machine.device import Device
@@ -158,6 +159,9 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.
         parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}
+    if needs_check(skeleton.config):
+        # A timeline from before these were known is none.
+        parts["extents"] = extents_of(skeleton.config)
     if adapter.exclude_modules or adapter.layers_pattern:
         parts |= {"excluded": adapter.exclude_modules, "pattern": adapter.layers_pattern}
     if step.reads_texts:
