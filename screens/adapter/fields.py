@@ -121,7 +121,7 @@ def form() -> tuple[SettingGroup, ...]:
                 number_setting("objective.label_smoothing", "label smoothing", _with_smoothing),
                 number_setting("objective.simpo_gamma", "SimPO margin", _with("simpo_gamma")),
                 number_setting("objective.cpo_alpha", "weight of chosen", _with("cpo_alpha")),
-                number_setting("objective.rpo_alpha", "weight of chosen (RPO)", _with("rpo_alpha")),
+                number_setting("objective.rpo_alpha", "RPO weight", _with("rpo_alpha")),
                 number_setting("objective.desirable_weight", "weight of good", _with("desirable_weight")),
                 number_setting("objective.undesirable_weight", "weight of bad", _with("undesirable_weight")),
                 number_setting(
