@@ -9,6 +9,7 @@ streams and exit code, that signals reach and that outlives the test's.
 Tests that use ``fresh_processes`` start each kind of them as a user does.
 """
 
+import asyncio.unix_events
 import ctypes
 import fcntl
 import json
@@ -26,6 +27,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 MODULES = frozenset(
@@ -194,6 +196,8 @@ def _spawnv_passfds(path, args, passfds):  # type: ignore[no-untyped-def]
 
 
 def _install() -> None:
+    # asyncio waits for a process by its id, as only a parent can.
+    asyncio.unix_events.subprocess = SimpleNamespace(**vars(subprocess))
     subprocess.Popen = _Forked  # type: ignore[misc]
     multiprocessing.util.spawnv_passfds = _spawnv_passfds
 
@@ -214,6 +218,7 @@ def forking() -> Iterator[None]:
             yield
         finally:
             subprocess.Popen, multiprocessing.util.spawnv_passfds, _server = plain, _spawn, None  # type: ignore[misc]
+            asyncio.unix_events.subprocess = subprocess
             server.close()
 
 

@@ -79,6 +79,7 @@ def test_a_library_that_crashes_is_survived(monkeypatch: pytest.MonkeyPatch) -> 
     assert check.cure
 
 
+@pytest.mark.usefixtures("fresh_processes")  # which import torch; a fork would answer in time
 def test_a_probe_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "_PROBE_SECONDS", 0.1)
     answer = probes.probe(probes.probe_torch, TorchProbe)

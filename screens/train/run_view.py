@@ -193,7 +193,9 @@ def phase_of(run: ChartReplay, status: EngineStatus | None) -> tuple[str, float 
     is_live = status is not None and status.run == run.run.id
     if run.is_over:
         return summary.state, None, run_words.outcome(run)
-    if summary.is_state_unknown and not is_live:
+    # A process that is gone may have written the run's end into what is still to be read.
+    is_unknown = summary.is_state_unknown or (run.is_partial and summary.has_lost_its_writer)
+    if is_unknown and not is_live:
         return "reading", run.share_read, "its journal: is it still running?"
     if status is not None and status.stopping:
         return "stopping", None, "finishing this step; K force-kills the engine"
