@@ -109,6 +109,10 @@ def make(job: Job) -> None:
     job.notices += [f"Not supported by LLaMA-Factory: {words}" for words in unsupported]
     if "template" not in values:
         job.notices.append("LLaMA-Factory uses the tokenizer's chat template; it cannot be overridden here.")
+    elif values["template"] == "alpaca":
+        job.notices.append(
+            "In LLaMA-Factory alpaca has no part for an input: the prompt of a record that has one differs there."
+        )
     job.command = f"llamafactory-cli train {FILE}"
 
 
