@@ -142,6 +142,7 @@ class TourScreen(BoxScreen[None]):
         self._model, self._source = self._models[0], ""
         self._fits: dict[str, Fit] = {}
         self._plan: Plan | None = None
+        self._asked: LineDialog | None = None
         self._head = Paragraph(id="head")
         self._list = OptionList()
         self._about = Paragraph(id="about")
@@ -247,21 +248,26 @@ class TourScreen(BoxScreen[None]):
 
     def on_key(self, event: events.Key) -> None:
         """Take what is typed as the start of an answer that is not listed."""
-        if self._page < 2 and event.character and (event.character.isalpha() or event.character in "/~."):
+        typed = event.character
+        if self._asked is not None and typed and typed.isprintable():
             event.stop()
-            self._ask(event.character)
+            self._asked.go_on(typed)  # it came in one packet with the letter that opened the dialog
+        elif self._page < 2 and typed and (typed.isalpha() or typed in "/~."):
+            event.stop()
+            self._ask(typed)
 
     def _ask(self, typed: str) -> None:
         if self._page == 0:
-            text = "A name of the catalog, a folder, a .gguf file or a Hugging Face model (owner/name)."
-            self.app.push_screen(
-                LineDialog("Your model", text, typed, paths=CATALOG_MODEL, is_begun=True), self._take_model
+            title, text = (
+                "Your model",
+                "A name of the catalog, a folder, a .gguf file or a Hugging Face model (owner/name).",
             )
+            kind, take = CATALOG_MODEL, self._take_model
         else:
-            text = "A file, a folder or a Hugging Face dataset (owner/name)."
-            self.app.push_screen(
-                LineDialog("Your records", text, typed, paths=DATASET, is_begun=True), self._take_source
-            )
+            title, text = "Your records", "A file, a folder or a Hugging Face dataset (owner/name)."
+            kind, take = DATASET, self._take_source
+        self._asked = LineDialog(title, text, typed, paths=kind, is_begun=True)
+        self.app.push_screen(self._asked, take)
 
     # Of a click: the list never gets Enter.
     @on(OptionList.OptionSelected)
@@ -269,12 +275,14 @@ class TourScreen(BoxScreen[None]):
         self.action_next()
 
     def _take_model(self, source: str | None) -> None:
+        self._asked = None
         if source and source.strip():
             entry = entry_by_short_name(source.strip())
             self._model = entry.id if entry is not None else source.strip()
             self._go_to(1)
 
     def _take_source(self, source: str | None) -> None:
+        self._asked = None
         if source and source.strip():
             self._source, self._plan = source.strip(), None
             self._go_to(2)

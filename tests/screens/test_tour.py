@@ -105,3 +105,13 @@ async def test_what_is_typed_names_a_model_and_records_that_are_not_listed(tmp_p
         await screen.until(lambda: screen.app.session.recipe.model.source == "Qwen/Qwen3-0.6B", "the model")
         assert screen.app.session.recipe.data.source == str(records)
         assert screen.engine.asked == []
+
+
+async def test_letters_that_arrive_together_are_one_name(tmp_path: Path) -> None:
+    async with opened(tmp_path) as screen:
+        await tour(screen)
+        await screen.sees("1 of 3  Which model")
+        await screen.burst(*"wen/my-model")
+        await screen.sees("wen/my-model")
+        await screen.press("enter")
+        await screen.sees("2 of 3  On which records?")
