@@ -143,7 +143,7 @@ class LineDialog(Dialog[str]):
     Args:
         check: returns what is wrong with a line, or an empty string; the dialog stays open until it does.
         paths: what is completed while a path is typed; None if the line is no path.
-        is_begun: the user has typed ``value`` and goes on after it; else what is typed replaces it.
+        is_begun: the user has typed ``value``, and what is typed next is appended; else it replaces ``value``.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class LineDialog(Dialog[str]):
                 yield Static("Tab complete   Ctrl+O browse", classes="keys", markup=False)
             yield self._problem
 
-    def go_on(self, typed: str) -> None:
+    def append(self, typed: str) -> None:
         """Append what was typed before the dialog was in front."""
         self._field.value += typed
         self._field.cursor_position = len(self._field.value)

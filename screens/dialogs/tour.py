@@ -251,7 +251,7 @@ class TourScreen(BoxScreen[None]):
         typed = event.character
         if self._asked is not None and typed and typed.isprintable():
             event.stop()
-            self._asked.go_on(typed)  # it came in one packet with the letter that opened the dialog
+            self._asked.append(typed)  # it came in one packet with the letter that opened the dialog
         elif self._page < 2 and typed and (typed.isalpha() or typed in "/~."):
             event.stop()
             self._ask(typed)

@@ -80,7 +80,7 @@ def write_conversations(
 
 
 def left_out_notices(files: list[RecordFile]) -> list[str]:
-    """What the user is told about records that a tool's layout has no place for."""
+    """The notice about records that a tool's layout has no place for."""
     count = sum(file.left_out for file in files)
     records = "1 record is" if count == 1 else f"{count:,} records are"
     why = "pairs with tools, of plain text, or that differ before the last turn"

@@ -187,7 +187,7 @@ def _plain(
     base = model.get_base_model()
     earlier = _logits_before(base, step, labels, recorder) if step.keeps_outputs else None
     recorder.label = FORWARD
-    with _labelled_loss(base, recorder), autocast:
+    with _labeled_loss(base, recorder), autocast:
         outputs = model(**inputs, labels=labels)
     del earlier
     loss = outputs.loss
@@ -210,8 +210,8 @@ def _logits_before(base: torch.nn.Module, step: Step, labels: torch.Tensor, reco
 
 
 @contextmanager
-def _labelled_loss(base: torch.nn.Module, recorder: StepRecorder) -> Iterator[None]:
-    """Within this context, what the output layer and the loss allocate is labelled so, forward and backward."""
+def _labeled_loss(base: torch.nn.Module, recorder: StepRecorder) -> Iterator[None]:
+    """Within this context, what the output layer and the loss allocate is labeled so, forward and backward."""
     head = base.get_output_embeddings()
 
     def enter(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
