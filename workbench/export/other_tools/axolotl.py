@@ -1,7 +1,7 @@
 """Converts recipes to Axolotl configurations. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
 from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
-from workbench.export.other_tools.keys import checkpoint_settings, to_yaml, unsupported_settings
+from workbench.export.other_tools.keys import OF_TRANSFORMERS, checkpoint_settings, to_yaml, unsupported_settings
 from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
@@ -27,28 +27,17 @@ SAME = {
     "sequence_len": "data.max_length",
     "sample_packing": "data.packing",
     "num_epochs": "training.num_train_epochs",
-    "max_steps": "training.max_steps",
+    **OF_TRANSFORMERS,
     "micro_batch_size": "training.per_device_train_batch_size",
-    "gradient_accumulation_steps": "training.gradient_accumulation_steps",
-    "learning_rate": "training.learning_rate",
     "lr_scheduler": "training.lr_scheduler_type",
     "warmup_ratio": "training.warmup_ratio",
     "warmup_steps": "training.warmup_steps",
     "lr_scheduler_kwargs": "training.lr_scheduler_kwargs",
-    "adam_beta1": "training.adam_beta1",
-    "adam_beta2": "training.adam_beta2",
-    "adam_epsilon": "training.adam_epsilon",
     "neftune_noise_alpha": "training.neftune_noise_alpha",
     "loraplus_lr_ratio": "training.loraplus_lr_ratio",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.max_grad_norm",
     "optimizer": "training.optim",
-    "logging_steps": "training.logging_steps",
     "eval_steps": "training.eval_steps",
-    "save_total_limit": "training.save_total_limit",
     "early_stopping_patience": "training.early_stopping_patience",
-    "seed": "training.seed",
-    "torch_compile": "training.torch_compile",
 }
 _COMPOSED = (
     "model.source",

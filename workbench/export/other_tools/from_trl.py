@@ -6,7 +6,7 @@ What is left out is TRL's default (``SFTConfig``, ``ModelConfig``) and transform
 from pathlib import Path
 
 from workbench.export.other_tools.imported_settings import ImportedSettings
-from workbench.export.other_tools.keys import resolve_path
+from workbench.export.other_tools.keys import OF_TRANSFORMERS, resolve_path
 from workbench.objectives.table import OBJECTIVES
 from workbench.recipe.schema import Recipe
 
@@ -22,20 +22,9 @@ SAME = {
     "max_length": "data.max_length",
     "packing": "data.packing",
     "num_train_epochs": "training.num_train_epochs",
-    "max_steps": "training.max_steps",
+    **OF_TRANSFORMERS,
     "per_device_train_batch_size": "training.per_device_train_batch_size",
-    "gradient_accumulation_steps": "training.gradient_accumulation_steps",
-    "learning_rate": "training.learning_rate",
-    "weight_decay": "training.weight_decay",
-    "max_grad_norm": "training.max_grad_norm",
-    "adam_beta1": "training.adam_beta1",
-    "adam_beta2": "training.adam_beta2",
-    "adam_epsilon": "training.adam_epsilon",
-    "logging_steps": "training.logging_steps",
-    "save_total_limit": "training.save_total_limit",
     "gradient_checkpointing": "training.gradient_checkpointing",
-    "torch_compile": "training.torch_compile",
-    "seed": "training.seed",
     "data_seed": "training.data_seed",
 }
 _DEFAULTS: dict[str, object] = {

@@ -13,6 +13,16 @@ from workbench.recipe.text import as_yaml
 
 _MAX_CHARACTERS = 1_000_000
 
+# Settings of training that TRL, Axolotl and LLaMA-Factory take over from transformers, and this recipe too: by their
+# name there, the recipe's dotted key.
+OF_TRANSFORMERS = {
+    name: f"training.{name}"
+    for name in (
+        "max_steps", "gradient_accumulation_steps", "learning_rate", "weight_decay", "max_grad_norm", "adam_beta1",
+        "adam_beta2", "adam_epsilon", "logging_steps", "save_total_limit", "seed", "torch_compile",
+    )
+}  # fmt: skip
+
 
 def checkpoint_settings(training: TrainingSection) -> tuple[dict[str, object], list[str]]:
     """How often checkpoints are saved and which is kept, by transformers' names; also lists what differs.
