@@ -13,6 +13,7 @@ import torch
 
 from tests.journals import Fields, read_events
 from workbench.engine.kernels.loss_path import PADDED
+from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.loss_check.check import LossCheck
 from workbench.engine.training.session import loss_choice
 from workbench.engine.training.thread import TrainingThread
@@ -79,6 +80,21 @@ def padded_batches() -> Iterator[None]:
     asked = LossCheck(PADDED, "a test asks for it")
     with mock.patch.object(loss_choice, "check_loss", return_value=asked):
         yield
+
+
+def split_and_padded(home, recipe, base) -> tuple[list[RunFolder], LoadedBase | None]:
+    """The same run twice more: with a micro-batch that does not fit and is split, and with padded batches.
+
+    Returns the runs, and the base that is loaded after them.
+    """
+    with out_of_memory_once():
+        split, thread = begin(home, recipe, base)
+        ended(thread)
+    assert "out_of_memory" in [event["kind"] for event in events_of(split, "warning")]
+    with padded_batches():
+        padded, thread = begin(home, recipe, thread.base)
+        ended(thread)
+    return [split, padded], thread.base
 
 
 def trl_settings(recipe, folder) -> dict[str, object]:

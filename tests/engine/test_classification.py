@@ -15,9 +15,8 @@ from tests.engine.runs_of_tiny import (
     ended,
     events_of,
     killed_after,
-    out_of_memory_once,
-    padded_batches,
     resumed,
+    split_and_padded,
 )
 from tests.tiny_labels import write_labels
 from tests.tiny_pairs import write_pairs
@@ -82,23 +81,17 @@ def test_a_run_learns_labels_resumes_exactly_and_splits_its_micro_batches(home, 
     resumed(home, again, base)
     assert curve(again) == curve(whole)
     assert adapter_digest(again) == adapter_digest(whole)
-    with out_of_memory_once():
-        split, thread = begin(home, classifier, base)
-        ended(thread)
-    assert "out_of_memory" in [event["kind"] for event in events_of(split, "warning")]
-    with padded_batches():
-        padded, thread = begin(home, classifier, thread.base)
-        ended(thread)
-    for run in (split, padded):
+    more, last_base = split_and_padded(home, classifier, base)
+    for run in more:
         assert list(curve(run).values()) == pytest.approx(losses, abs=2e-5)
     _loads_in_plain_transformers(whole, base, classifier)
     _replies_with_probabilities(home, whole, base)
     _is_compared_with_the_majority(home, whole, base)
     # The base is that of every other run again.
-    assert not thread.base.is_altered
-    thread.base.detach_all()
-    assert thread.base.is_unchanged
-    assert not hasattr(thread.base.model, "score")
+    assert not last_base.is_altered
+    last_base.detach_all()
+    assert last_base.is_unchanged
+    assert not hasattr(last_base.model, "score")
 
 
 def _loads_in_plain_transformers(run, base, recipe):

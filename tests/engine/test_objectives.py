@@ -13,9 +13,8 @@ from tests.engine.runs_of_tiny import (
     curve,
     ended,
     events_of,
-    out_of_memory_once,
-    padded_batches,
     resumed,
+    split_and_padded,
 )
 from tests.engine.test_preferences import pairs, preference  # noqa: F401  (fixtures)
 from tests.engine.test_resume import killed_after
@@ -69,14 +68,8 @@ def test_a_killed_run_and_one_that_ran_out_of_memory_train_the_same(home, prefer
     assert last["rewards"]["margin"] > first["rewards"]["margin"]
     assert last["records"] == (8 if kind == "kto" else 4)
 
-    with out_of_memory_once():
-        split, thread = begin(home, recipe, base)
-        ended(thread)
-    assert "out_of_memory" in [event["kind"] for event in events_of(split, "warning")]
-    with padded_batches():
-        padded, thread = begin(home, recipe, thread.base)
-        ended(thread)
-    for run in (split, padded):
+    more, _ = split_and_padded(home, recipe, base)
+    for run in more:
         assert list(curve(run).values()) == pytest.approx(list(curve(whole).values()), abs=2e-5)
         for step, rewards in rewards_of(run).items():
             assert rewards == pytest.approx(rewards_of(whole)[step], abs=2e-4)

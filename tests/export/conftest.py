@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.export.alone import Scripts
 from tests.helper_process import work_here
 from workbench.engine.training.thread import TrainingThread
 from workbench.errors import WorkbenchError
@@ -21,6 +22,14 @@ def train(home: Home, recipe) -> RunFolder:  # type: ignore[no-untyped-def]
     assert not thread.is_alive()
     assert thread.error is None, thread.error
     return run
+
+
+@pytest.fixture(scope="module")
+def scripts():  # type: ignore[no-untyped-def]
+    """Runs exported scripts, each alone."""
+    scripts = Scripts()
+    yield scripts
+    scripts.close()
 
 
 def tiny_recipe(model, records, **sections):  # type: ignore[no-untyped-def]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from tests.export.alone import Scripts
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import read_events
 from workbench.adapters.layer import AdapterTensor
@@ -32,13 +31,6 @@ KNOBS = {
     },
     "LoRA+": {"loraplus_lr_ratio": 8.0, "optim": "lion_32bit", "learning_rate": 0.001, "weight_decay": 0.1},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    scripts = Scripts()
-    yield scripts
-    scripts.close()
 
 
 def losses_of(run) -> dict[str, float]:

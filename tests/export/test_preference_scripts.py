@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tests.export.alone import Scripts
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import read_events
 from tests.tiny_labels import write_labels
@@ -25,13 +24,6 @@ OBJECTIVES = {
     "simpo": {},
     "cpo": {"loss_type": "ipo", "cpo_alpha": 0.5},
 }
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    scripts = Scripts()
-    yield scripts
-    scripts.close()
 
 
 @pytest.fixture(scope="module")

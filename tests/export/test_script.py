@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine.fused_in_torch import as_if_installed
-from tests.export.alone import Scripts, in_a_fresh_process
+from tests.export.alone import in_a_fresh_process
 from tests.export.conftest import tiny_recipe, train
 from tests.journals import JournalWriter, read_events
 from workbench.engine.model.hardware import library_versions
@@ -42,13 +42,6 @@ IMPORTED = {
     "collections", "contextlib", "dataclasses", "datasets", "functools", "importlib", "inspect", "itertools", "json",
     "math", "pathlib", "peft", "re", "sys", "torch", "transformers", "trl", "typing",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    scripts = Scripts()
-    yield scripts
-    scripts.close()
 
 
 def copy_of(run: RunFolder, folder: Path, **changes: object) -> RunFolder:
