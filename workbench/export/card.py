@@ -84,32 +84,25 @@ def _usage(facts: Provenance, kind: str, loader: str) -> str:
     else:
         revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
         inside = f", subfolder={facts.base.subfolder!r}" if facts.base.subfolder else ""
-        lines = [
-            "from peft import PeftModel",
-            f"from transformers import {loader}, AutoTokenizer",
-            "",
-            f'base = {loader}.from_pretrained({facts.base.source!r}{revision}{inside}, dtype="auto")',
-            'model = PeftModel.from_pretrained(base, ".")',
-        ]
-    if facts.recipe.objective.spec.has_head:
-        lines = _head_usage(facts, loader)
+        lines = _adapter_usage(f"{facts.base.source!r}{revision}{inside}", loader, facts.recipe.objective.spec.has_head)
     tail = ['tokenizer = AutoTokenizer.from_pretrained(".")', "# Prompts are built with tokenizer.apply_chat_template."]
     return f"## Use\n\nFrom this folder:\n\n{code(chr(10).join(lines + tail), 'python')}"
 
 
-def _head_usage(facts: Provenance, loader: str) -> list[str]:
-    revision = f", revision={facts.base.revision!r}" if facts.base.revision else ""
+def _adapter_usage(base: str, loader: str, has_head: bool) -> list[str]:
+    imports = ["from peft import PeftModel", f"from transformers import {loader}, AutoTokenizer", ""]
+    attach = 'model = PeftModel.from_pretrained(base, ".")'
+    if not has_head:
+        return [*imports, f'base = {loader}.from_pretrained({base}, dtype="auto")', attach]
     return [
         "import json",
         "",
-        "from peft import PeftModel",
-        f"from transformers import {loader}, AutoTokenizer",
-        "",
+        *imports,
         'labels = json.load(open("labels.json"))["id2label"]',
         f"base = {loader}.from_pretrained(",
-        f'    {facts.base.source!r}{revision}, num_labels=len(labels), dtype="auto"',
+        f'    {base}, num_labels=len(labels), dtype="auto"',
         ")",
-        'model = PeftModel.from_pretrained(base, ".")',
+        attach,
         "# The logits are in the order of the labels. A text is read up to its last token before the padding.",
         'base.config.pad_token_id = AutoTokenizer.from_pretrained(".").pad_token_id',
     ]
