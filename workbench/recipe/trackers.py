@@ -41,12 +41,6 @@ def is_installed(reporter: Reporter) -> bool:
     return any(find_spec(package) is not None for package in REPORTERS[reporter])
 
 
-def known_reporters(names: object) -> list[str]:
-    """The names in another tool's ``report_to`` (one name or a list) that a recipe supports."""
-    listed = names if isinstance(names, list) else [names]
-    return [name for name in listed if name in REPORTERS]
-
-
 def check_reporters(reporters: Iterable[Reporter]) -> None:
     """Refuse trackers that are not installed.
 

@@ -1,11 +1,16 @@
 """Converts recipes to Axolotl configurations. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
 from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
-from workbench.export.other_tools.keys import OF_TRANSFORMERS, checkpoint_settings, to_yaml, unsupported_settings
+from workbench.export.other_tools.keys import (
+    OF_TRANSFORMERS,
+    checkpoint_settings,
+    same_settings,
+    to_yaml,
+    unsupported_settings,
+)
 from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.schema import Recipe
 from workbench.recipe.trackers import PROJECT
 
 FILE = "axolotl.yaml"
@@ -118,13 +123,7 @@ def to_axolotl(
             values["lora_target_linear"] = True
         case modules:
             values["lora_target_modules"] = modules
-    default = Recipe()
-    for theirs, path in SAME.items():
-        value = recipe.get(path)
-        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
-        is_rare = theirs.startswith(_RARE)
-        if value is not None and not is_off and (value != default.get(path) or not is_rare):
-            values[theirs] = value
+    values |= same_settings(recipe, SAME, _RARE)
     saving, unsupported = checkpoint_settings(training)
     values |= saving
     if recipe.objective.is_preference:

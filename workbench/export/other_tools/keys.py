@@ -12,6 +12,7 @@ from workbench.recipe.sections.training import TrainingSection
 from workbench.recipe.text import as_yaml
 
 _MAX_CHARACTERS = 1_000_000
+_OFF_BELOW_ONE = ("training.max_steps", "training.eval_steps", "training.early_stopping_patience")
 
 # Settings of training that TRL, Axolotl and LLaMA-Factory take over from transformers, and this recipe too: by their
 # name there, the recipe's dotted key.
@@ -22,6 +23,23 @@ OF_TRANSFORMERS = {
         "adam_beta2", "adam_epsilon", "logging_steps", "save_total_limit", "seed", "torch_compile",
     )
 }  # fmt: skip
+
+
+def same_settings(recipe: Recipe, names: Mapping[str, str], rare: tuple[str, ...]) -> dict[str, object]:
+    """The settings that only have another name there, as far as they are on.
+
+    Args:
+        names: by their name there, the recipe's dotted keys.
+        rare: how those names begin that are written only where the setting is not at its default.
+    """
+    default = Recipe()
+    values: dict[str, object] = {}
+    for theirs, path in names.items():
+        value = recipe.get(path)
+        is_off = path in _OFF_BELOW_ONE and value < 1
+        if value is not None and not is_off and not (theirs.startswith(rare) and value == default.get(path)):
+            values[theirs] = value
+    return values
 
 
 def checkpoint_settings(training: TrainingSection) -> tuple[dict[str, object], list[str]]:

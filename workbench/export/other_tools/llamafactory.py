@@ -7,11 +7,16 @@ from workbench.adapters.registry import method_of
 from workbench.data.rows.dataset_info import FILE as INFO
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
-from workbench.export.other_tools.keys import OF_TRANSFORMERS, checkpoint_settings, to_yaml, unsupported_settings
+from workbench.export.other_tools.keys import (
+    OF_TRANSFORMERS,
+    checkpoint_settings,
+    same_settings,
+    to_yaml,
+    unsupported_settings,
+)
 from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.schema import Recipe
 
 FILE = "llamafactory.yaml"
 
@@ -164,13 +169,7 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
 
 def _same(recipe: ResolvedRecipe, names: Mapping[str, str]) -> dict[str, object]:
     """The settings that only have another name there, as far as they are on."""
-    default = Recipe()
-    values: dict[str, object] = {}
-    for theirs, path in names.items():
-        value = recipe.get(path)
-        is_off = path in ("training.max_steps", "training.eval_steps", "training.early_stopping_patience") and value < 1
-        if value is not None and not is_off and not (theirs.startswith(_RARE) and value == default.get(path)):
-            values[theirs] = value
+    values = same_settings(recipe, names, _RARE)
     if "lora_dropout" in values:
         # Preference training is without dropout here and in TRL; LLaMA-Factory's own trainers are not.
         values["lora_dropout"] = recipe.trained_adapter.lora_dropout
