@@ -147,8 +147,9 @@ async def follow_job(
                 raise
         state = await asyncio.to_thread(job.state)
         if state.is_over:
-            died = why_it_ended(job, state, run, last_lines(run.log, _LOG_LINES))
-            _record(run, died)
+            log = last_lines(run.log, _LOG_LINES)
+            died = why_it_ended(job, state, run, log)
+            _record(run, died, log)
             raise died
         # Its process is gone, and Slurm has not noticed or starts it again.
         shown = Replay.of(run.journal).seq + 1
@@ -236,10 +237,10 @@ def _refuse_live(run: RunFolder) -> None:
         raise nothing_to_resume(run, is_running=True)
 
 
-def _record(run: RunFolder, died: WorkbenchError) -> None:
+def _record(run: RunFolder, died: WorkbenchError, log: str) -> None:
     """Write the end into the journal, which nobody writes any more."""
     with JournalWriter(run.journal) as journal:
-        journal.write(RunError.of(died, last_lines(run.log, _LOG_LINES)))
+        journal.write(RunError.of(died, log))
         journal.write(RunEnded(reason="error", run=run.id))
 
 

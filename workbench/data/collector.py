@@ -127,10 +127,14 @@ class StatisticsCollector:
             notices=tuple(self._notices(duplicates, overlap)),
             unused=self._unused_fields(),
             largest_id=self._largest_id,
-            labels={label: self._labels[label] for label in in_order(self._labels)},
+            labels=self._ordered_labels(),
             padding=_padding(self._template.tokenizer),
             exact=exact,
         )
+
+    def _ordered_labels(self) -> dict[str, int]:
+        """How many records have each label, in the order of the labels' ids."""
+        return {label: self._labels[label] for label in in_order(self._labels)}
 
     def _unused_fields(self) -> tuple[UnusedField, ...]:
         """Fields that are not fed, those to ask about first. One is asked about if half of its values look fed."""
@@ -146,8 +150,7 @@ class StatisticsCollector:
         is_labeled = self._records.kind == "labeled"
         # Plain text is classified without a template.
         notices = [*([] if is_labeled else self._template.notices), *self._records.notices]
-        if self._labels:
-            counted = {label: self._labels[label] for label in in_order(self._labels)}
+        if counted := self._ordered_labels():
             notices.append(f"Labels: {len(counted)} ({labels_text(counted)}).")
         if counts["skipped"]:
             reasons = "; ".join(f"{reason}: {count}" for reason, count in self._reasons.most_common(3))

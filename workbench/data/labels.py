@@ -10,7 +10,7 @@ MOST_LABELS = 1000
 """More different values are no labels but numbers or texts."""
 
 
-def label_names(records: Records, cancelled: Cancelled = bool) -> tuple[str, ...]:
+def label_names(records: Records, cancelled: Cancelled) -> tuple[str, ...]:
     """The labels of all records, held-out ones included, in the order of their ids. Reads every record.
 
     Raises:

@@ -14,7 +14,7 @@ from workbench.data.records.formats import (
     turn_layout,
     unpaired_format,
 )
-from workbench.data.records.known_columns import EXTRAS, GROUPS, OPTIONAL, TURN_COLUMNS
+from workbench.data.records.known_columns import EXTRAS, GROUPS, OPTIONAL, TURN_COLUMNS, folded_names
 from workbench.data.records.layouts import as_turns
 from workbench.data.records.other_layouts import refuse_other_layouts
 from workbench.data.records.preferences import pair_columns, refuse_preferences, unpaired_columns
@@ -168,11 +168,6 @@ def _fits(part: str, column: str, samples: Sequence[Mapping[str, object]]) -> bo
         return any(isinstance(text, str) and " " in text.strip() for text in texts)
     # What is wrong with a column that is named tools is said of each record.
     return part != "tools" or column.strip().lower() == "tools" or any(map(is_tools, values))
-
-
-def folded_names(columns: Collection[str]) -> dict[str, str]:
-    """Columns by their names without regard to case; of names that differ only in case the first counts."""
-    return {column.strip().lower(): column for column in reversed(list(columns))}
 
 
 def _why_not_turns(samples: Sequence[Mapping[str, object]], column: str) -> str:

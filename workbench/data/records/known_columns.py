@@ -1,5 +1,7 @@
 """The names of columns by which formats of records are recognized, and the parts that each format has."""
 
+from collections.abc import Collection
+
 from workbench.recipe.sections.data_source import FormatKind
 
 _SYSTEM = ("system", "system_prompt", "system_message")
@@ -57,3 +59,8 @@ PARTS = (
 )  # fmt: skip
 # The parts of pairs beside the two responses.
 PAIR_OPTIONAL = ("prompt", "input", "system", "history", "tools")
+
+
+def folded_names(columns: Collection[str]) -> dict[str, str]:
+    """Columns by their names without regard to case; of names that differ only in case the first counts."""
+    return {column.strip().lower(): column for column in reversed(list(columns))}

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from workbench.data.records.by_hand import by_hand_format
 from workbench.data.records.conversation import BadRecord
 from workbench.data.records.formats import LabeledFormat, RecordFormat, names_text, parts_text
+from workbench.data.records.known_columns import folded_names
 from workbench.data.records.values import is_empty, type_in_words
 from workbench.errors import WorkbenchError
 
@@ -74,7 +75,7 @@ def _labeled_columns(columns: Collection[str], origin: str) -> dict[str, str]:
     Raises:
         WorkbenchError: there is no column for the label, or none for the text.
     """
-    folded = {column.strip().lower(): column for column in reversed(list(columns))}
+    folded = folded_names(columns)
     label = next((folded[name] for name in _LABELS if name in folded), None)
     both = next((pair for pair in _BOTH if all(name in folded for name in pair)), None)
     turns = next((folded[name] for name in _MESSAGES if name in folded), None)

@@ -7,6 +7,7 @@ error says what to set or to write instead.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from workbench.data.records.conversation import BadRecord
+from workbench.data.records.known_columns import folded_names
 from workbench.data.records.layouts import as_turns, is_turns
 from workbench.data.records.transcripts import read_transcript
 from workbench.data.records.turns import ROLES
@@ -41,7 +42,7 @@ def pair_columns(columns: Collection[str], samples: Samples) -> dict[str, str] |
 
     The parts: ``chosen`` and ``rejected``; ``prompt`` where these two do not begin with it; and what else records have.
     """
-    folded = _folded(columns)
+    folded = folded_names(columns)
     rejected = _first(folded, _REJECTED)
     chosen = _first(folded, _CHOSEN) or (_first(folded, _MESSAGES) if rejected else None)
     if rejected is None or chosen is None:
@@ -79,7 +80,7 @@ def unpaired_columns(columns: Collection[str], samples: Samples) -> dict[str, st
 
     The parts: ``label``, and ``prompt`` and ``reply``, or ``messages`` where the response follows its prompt in them.
     """
-    folded = _folded(columns)
+    folded = folded_names(columns)
     label = _first(folded, _LABELS)
     if label is None or not _are_good_bad_labels([record.get(label) for record in samples]):
         return None
@@ -133,7 +134,7 @@ def refuse_preferences(columns: Collection[str], samples: Samples, origin: str) 
     Raises:
         WorkbenchError: they do; says which kind of preference data they are, and what can be done with them.
     """
-    folded = _folded(columns)
+    folded = folded_names(columns)
     found = _both(folded) or _ranked(folded, samples) or _steps(folded, samples)
     if found is not None:
         what, cure = found
@@ -209,11 +210,6 @@ def _steps(folded: Mapping[str, str], samples: Samples) -> tuple[str, str] | Non
         "steps of a response, each labeled as right or wrong",
         f"{_ONE_RESPONSE} Join the steps of each right response to a column completion, beside its prompt.",
     )
-
-
-def _folded(columns: Collection[str]) -> dict[str, str]:
-    """Columns by their name in lower case; of equal names the first column counts."""
-    return {column.strip().lower(): column for column in reversed(list(columns))}
 
 
 def _first(folded: Mapping[str, str], names: Iterable[str]) -> str | None:

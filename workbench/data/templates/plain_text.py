@@ -29,9 +29,7 @@ class PlainText:
 
     def sequence_pieces(self, text: str) -> list[Piece]:
         """Plain text as the tokenizer itself encodes it, with the begin and end of sequence that it adds."""
-        ids = self._tokenizer("a")["input_ids"]
-        adds_end = self._tokenizer.eos_token_id is not None and ids[-1] == self._tokenizer.eos_token_id
-        return [Piece(self._begin + text + (self._tokenizer.eos_token if adds_end else ""), True)]
+        return [Piece(self._begin + text + self._added_end, True)]
 
     def parted_pieces(self, chosen: str, rejected: str) -> tuple[list[Piece], list[Piece]]:
         """Two plain texts with what both begin with masked, up to a word's end, as TRL parts them."""
@@ -57,6 +55,12 @@ class PlainText:
         """A text without the token that ends it, if one does."""
         ended = text.rstrip()
         return next((ended.removesuffix(end) for end in self._known_ends if ended.endswith(end)), text)
+
+    @cached_property
+    def _added_end(self) -> str:
+        """The end of sequence if the tokenizer itself puts one after a text, else nothing."""
+        ids, end = self._tokenizer("a")["input_ids"], self._tokenizer.eos_token_id
+        return self._tokenizer.eos_token if end is not None and ids[-1] == end else ""
 
     @cached_property
     def _begin(self) -> str:
