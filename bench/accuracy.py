@@ -118,7 +118,7 @@ def print_others(measured_runs: Path, python: Path) -> None:
     )
     told = json.loads(answer.stdout)
     columns = {f"{name} {facts['version']}": _errors(facts["gib"], runs) for name, facts in told.items()}
-    columns["rule of thumb"] = _errors([_rule_of_thumb(row) for row in runs], rows)
+    columns["rule of thumb"] = _errors([_rule_of_thumb(row) for row in runs], runs)
     print(f"| model | base | batch × tokens | checkpoints | {' | '.join(columns)} |")
     print("|---" * (4 + len(columns)) + "|")
     for index, row in enumerate(runs):
