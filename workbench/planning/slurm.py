@@ -79,7 +79,7 @@ class SlurmJob:
         Raises:
             WorkbenchError: there is no ``sbatch`` here, or Slurm refuses the job.
         """
-        answer = _call(["sbatch", "--parsable", str(run.path / _SCRIPT)], "sbatch")
+        answer = _call(["sbatch", "--parsable", str(run.path / _SCRIPT)])
         number, _, cluster = answer.strip().splitlines()[-1].partition(";")
         if not number.isdigit():
             raise WorkbenchError(f"sbatch answered {answer.strip()[:200]!r}, which names no job.", kind="slurm")
@@ -95,7 +95,7 @@ class SlurmJob:
         """
         with suppress(WorkbenchError):
             # Fails for a job that has ended some minutes ago.
-            if line := _call(["squeue", *self._cluster, "-h", "-j", self.id, "-o", "%T|%r"], "squeue").strip():
+            if line := _call(["squeue", *self._cluster, "-h", "-j", self.id, "-o", "%T|%r"]).strip():
                 name, _, reason = line.splitlines()[0].partition("|")
                 state = JobState(name, _meaningful(reason))
                 if not state.is_over:
@@ -110,18 +110,18 @@ class SlurmJob:
         """
         # Signals go to the processes of the job's steps; a job that waits has none.
         signal = ["--signal=TERM"] if save and not self.state().is_waiting else []
-        _call(["scancel", *self._cluster, *signal, self.id], "scancel")
+        _call(["scancel", *self._cluster, *signal, self.id])
 
     def _ended_state(self) -> JobState:
         with suppress(WorkbenchError):
             fields = ["sacct", *self._cluster, "-j", self.id, "-X", "-n", "-P", "-o", "State,ExitCode,Reason"]
-            if line := _call(fields, "sacct").strip():
+            if line := _call(fields).strip():
                 name, code, reason = (*line.splitlines()[-1].split("|"), "", "")[:3]
                 # As in "CANCELLED by 1000".
                 return JobState(name.split()[0], _meaningful(reason), _exit_code(code))
         # Without accounting the controller still knows it for some minutes.
         with suppress(WorkbenchError):
-            shown = _call(["scontrol", *self._cluster, "show", "job", self.id, "-o"], "scontrol")
+            shown = _call(["scontrol", *self._cluster, "show", "job", self.id, "-o"])
             facts = dict(word.split("=", 1) for word in shown.split() if "=" in word)
             return JobState(
                 facts.get("JobState", ""), _meaningful(facts.get("Reason", "")), _exit_code(facts.get("ExitCode", ""))
@@ -270,7 +270,8 @@ def _exit_code(text: str) -> int | None:
     return -int(match[2]) if int(match[2]) else int(match[1])
 
 
-def _call(command: list[str], name: str) -> str:
+def _call(command: list[str]) -> str:
+    name = command[0]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
     except FileNotFoundError:

@@ -52,7 +52,8 @@ def probabilities(outputs: Sequence[float]) -> list[float]:
     """The softmax of a head's outputs."""
     most = max(outputs)
     weights = [math.exp(value - most) for value in outputs]
-    return [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def _tokens(head: SequenceHead, template: Template, messages: Sequence[Message]) -> list[int]:

@@ -75,6 +75,7 @@ def head_outputs_of(
     Args:
         records: have ``input_ids`` and ``labels``.
     """
+    batch_size = 1 if path.one_record else batch_size
     batches = [range(start, min(start + batch_size, len(records))) for start in range(0, len(records), batch_size)]
 
     def compute(rows: list[Record]) -> list[list[float]]:

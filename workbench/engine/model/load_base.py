@@ -53,13 +53,12 @@ def load_base(
     loaded_as = quantization if stored is None else stored.as_loaded(quantization)
     if stored is not None and (refusal := stored.refusal(quantization if is_chosen else loaded_as)):
         raise refusal
+    report(Progress(phase="loading", detail="importing libraries"))
     import_libraries()
     check_code_is_allowed(folder, section)
     if not section.trust_remote_code:
         check_continues_text(config)
     local = fetch_model(home, section, report, cancelled)
-    report(Progress(phase="loading", detail="importing libraries"))
-    import_libraries()
     precision = choose_precision(loaded_as)
     with _loading_explained():
         tokenizer = load_tokenizer(local.folder, section.trust_remote_code)

@@ -274,8 +274,10 @@ class LabelTrainer(RecordTrainer):
     _step_records: float | None = None
 
     def _get_num_items_in_batch(self, batch_samples: "list[Batch]", device: torch.device) -> torch.Tensor | int | None:
-        records = torch.tensor(float(sum(len(rows_of(batch).rows) for batch in batch_samples)), device=device)
-        self._step_records = float(self.accelerator.reduce(records, reduction="mean"))
+        records = float(sum(len(rows_of(batch).rows) for batch in batch_samples))
+        if self.args.world_size > 1:
+            records = float(self.accelerator.reduce(torch.tensor(records, device=device), reduction="mean"))
+        self._step_records = records
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def _collator(self) -> LabelCollator:
