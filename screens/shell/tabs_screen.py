@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.screen import Screen
 
-from screens.widgets.pane import Pane
+if TYPE_CHECKING:
+    from screens.workbench import Workbench
 
 
 class TabsScreen(Screen[None]):
@@ -18,7 +19,5 @@ class TabsScreen(Screen[None]):
     AUTO_FOCUS: ClassVar[str | None] = ""
 
     def on_screen_resume(self) -> None:
-        if self.focused is None:
-            for pane in self.query(Pane):
-                if pane.is_shown:
-                    pane.take_focus()
+        if self.focused is None and (pane := cast("Workbench", self.app).pane_in_front) is not None:
+            pane.take_focus()

@@ -122,10 +122,11 @@ def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step
         step.tokens * (widest // 3 + 2 * width * shape.hidden) + _unpacked(base, step),
     )
     scores = shape.heads * step.batch * step.length**2 if shape.holds_scores else 0
-    merged = sum(width * _merged_weights(block, ranks) for block in blocks)
+    # PEFT adds B·A as a whole to the weights of experts, and keeps the sum for the backward pass.
+    merged = sum(width * block.experts * _adapted_weights(block, ranks) for block in blocks)
     if plan.builds_weight:
-        # In float32, as the method's parameters; kept for the backward pass of the layer's input.
-        merged += sum(4 * _dense_weights(block, ranks) for block in blocks)
+        # Each weight has a ΔW of its own, in float32 as the method's parameters, kept for the backward pass.
+        merged += sum(4 * _adapted_weights(block, ranks) for block in blocks)
     return _Layer(kept * step.tokens + merged + _KEPT_PER_SCORE * scores, passing + _PASSING_PER_SCORE * scores)
 
 
@@ -155,14 +156,8 @@ def _kept_per_token(block: Block, ranks: dict[str, int], width: int, copies: int
     return kept + sum(BYTES_OF[step.dtypes.adapter] * ranks.get(name, 0) for name in names)
 
 
-def _merged_weights(block: Block, ranks: dict[str, int]) -> int:
-    """Elements of the expert weights to which PEFT adds B·A as a whole, and which it keeps for the backward pass."""
-    stacks = [*block.inward, block.back] if block.back else block.inward
-    return sum(block.experts * into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
-
-
-def _dense_weights(block: Block, ranks: dict[str, int]) -> int:
-    """Elements of a block's adapted weights, of which each has a ΔW of its own."""
+def _adapted_weights(block: Block, ranks: dict[str, int]) -> int:
+    """Elements of a block's adapted weights; of one expert, where it has experts."""
     stacks = [*block.inward, block.back] if block.back else block.inward
     return sum(into * out for name, into, out in stacks if f"{block.path}.{name}" in ranks)
 

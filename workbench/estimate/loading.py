@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
-from workbench.estimate.footprint import Storage, is_quantised, quantised_tensors, rounded, tensor_dtype
+from workbench.estimate.footprint import Storage, is_quantised, quantised_tensors, tensor_dtype
 from workbench.models.skeleton import Module, Skeleton, Tensor
 
 Event = tuple[object, int]
@@ -44,20 +44,6 @@ def moving_events(skeleton: Skeleton, storage: Storage) -> Iterator[Event]:
     """The allocations of ``model.to(device)``: module by module, without a warm-up."""
     for path, module, tensor in _tensors("", skeleton.root):
         yield path, _plain_bytes(skeleton, path, module, tensor, storage)
-
-
-def loading_peak(skeleton: Skeleton, loaded: Storage, storage: Storage) -> int:
-    """The most bytes that are allocated while a base is loaded, without the warm-up."""
-    alive: dict[object, int] = {}
-    now = highest = 0
-    for name, size in loading_events(skeleton, loaded, storage):
-        if name == "warm-up":
-            continue
-        now += rounded(size) - alive.pop(name, 0)
-        if size:
-            alive[name] = rounded(size)
-        highest = max(highest, now)
-    return highest
 
 
 def _loaded(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, loaded: Storage) -> Iterator[Event]:
