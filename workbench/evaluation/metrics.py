@@ -25,7 +25,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class _Metric:
+class Metric:
     """A metric of one model: over all records, and over each resampled set of them ``(draws,)``."""
 
     value: float
@@ -64,15 +64,38 @@ def compute_metrics(
         list(tallies), [prompt for prompt in answered if prompt.reference], draws, seed
     ).items():
         by_model[name] |= scores
+    return figures_and_differences(by_model, BASE)
+
+
+def figures_and_differences(
+    by_model: Mapping[str, Mapping[str, Metric]], baseline: str
+) -> tuple[dict[str, ModelMetrics], dict[str, ModelMetrics]]:
+    """The metrics of each model with intervals, and the baseline − model for each other one."""
     figures = {name: _with_intervals(metrics) for name, metrics in by_model.items()}
-    base = by_model[BASE]
-    minus = {name: _with_intervals(_difference(base, tuned)) for name, tuned in by_model.items() if name != BASE}
+    base = by_model[baseline]
+    minus = {name: _with_intervals(_difference(base, tuned)) for name, tuned in by_model.items() if name != baseline}
     return figures, minus
+
+
+def preference_metrics(
+    margins: Mapping[str, NDArray[np.float64]], draws: int, seed: int
+) -> dict[str, dict[str, Metric]]:
+    """How often, and by how much, each model prefers the chosen response. ``margins``: by model, of each pair."""
+    columns = [column for margin in margins.values() for column in ((margin > 0).astype(np.float64), margin)]
+    matrix = np.array(columns).T
+    means, drawn = matrix.mean(axis=0), resampled_sums(matrix, draws=draws, seed=seed) / len(matrix)
+    return {
+        name: {
+            "preference_accuracy": Metric(float(means[2 * number]), drawn[:, 2 * number]),
+            "preference_margin": Metric(float(means[2 * number + 1]), drawn[:, 2 * number + 1]),
+        }
+        for number, name in enumerate(margins)
+    }
 
 
 def _likelihoods(
     tokens: Sequence[int], tallies: Mapping[str, Tally], draws: int, seed: int
-) -> dict[str, dict[str, _Metric]]:
+) -> dict[str, dict[str, Metric]]:
     columns = [tokens, *(column for tally in tallies.values() for column in (tally.loss, tally.correct))]
     matrix = np.array(columns, dtype=np.float64).T
     totals, drawn = matrix.sum(axis=0), resampled_sums(matrix, draws=draws, seed=seed)
@@ -81,36 +104,28 @@ def _likelihoods(
         loss, correct = 1 + 2 * number, 2 + 2 * number
         mean, means = totals[loss] / totals[0], drawn[:, loss] / drawn[:, 0]
         by_model[name] = {
-            "loss": _Metric(float(mean), means),
-            "perplexity": _Metric(perplexity(float(mean)), np.exp(np.minimum(means, _MAX_LOSS))),
-            "token_accuracy": _Metric(float(totals[correct] / totals[0]), drawn[:, correct] / drawn[:, 0]),
+            "loss": Metric(float(mean), means),
+            "perplexity": Metric(perplexity(float(mean)), np.exp(np.minimum(means, _MAX_LOSS))),
+            "token_accuracy": Metric(float(totals[correct] / totals[0]), drawn[:, correct] / drawn[:, 0]),
         }
     return by_model
 
 
 def _preferences(
     tokens: Sequence[int], tallies: Mapping[str, Tally], rejected: Rejected, draws: int, seed: int
-) -> dict[str, dict[str, _Metric]]:
+) -> dict[str, dict[str, Metric]]:
     """How often, and by how much, each model finds the chosen response likelier per token."""
     chosen_tokens, rejected_tokens = (np.array(counts, dtype=np.float64) for counts in (tokens, rejected.tokens))
-    columns = []
-    for name, tally in tallies.items():
-        margin = np.array(rejected.loss[name]) / rejected_tokens - np.array(tally.loss) / chosen_tokens
-        columns += [(margin > 0).astype(np.float64), margin]
-    matrix = np.array(columns).T
-    means, drawn = matrix.mean(axis=0), resampled_sums(matrix, draws=draws, seed=seed) / len(matrix)
-    return {
-        name: {
-            "preference_accuracy": _Metric(float(means[2 * number]), drawn[:, 2 * number]),
-            "preference_margin": _Metric(float(means[2 * number + 1]), drawn[:, 2 * number + 1]),
-        }
-        for number, name in enumerate(tallies)
+    margins = {
+        name: np.array(rejected.loss[name]) / rejected_tokens - np.array(tally.loss) / chosen_tokens
+        for name, tally in tallies.items()
     }
+    return preference_metrics(margins, draws, seed)
 
 
 def _scores(
     names: Sequence[str], answered: Sequence[AnsweredPrompt], draws: int, seed: int
-) -> dict[str, dict[str, _Metric]]:
+) -> dict[str, dict[str, Metric]]:
     if not answered:
         return {}
     rows = [
@@ -121,7 +136,7 @@ def _scores(
     means, drawn = matrix.mean(axis=0), resampled_sums(matrix, draws=draws, seed=seed) / len(matrix)
     return {
         name: {
-            score: _Metric(float(means[column]), drawn[:, column])
+            score: Metric(float(means[column]), drawn[:, column])
             for column, score in enumerate(_SCORES, start=len(_SCORES) * number)
         }
         for number, name in enumerate(names)
@@ -133,14 +148,13 @@ def _reply_scores(reply: str, reference: str | None) -> tuple[float, float, floa
     return float(is_exact(reply, expected)), float(contains(reply, expected)), rouge_l(reply, expected)
 
 
-def _difference(base: Mapping[str, _Metric], tuned: Mapping[str, _Metric]) -> dict[str, _Metric]:
+def _difference(base: Mapping[str, Metric], tuned: Mapping[str, Metric]) -> dict[str, Metric]:
     return {
-        name: _Metric(base[name].value - metric.value, base[name].drawn - metric.drawn)
-        for name, metric in tuned.items()
+        name: Metric(base[name].value - metric.value, base[name].drawn - metric.drawn) for name, metric in tuned.items()
     }
 
 
-def _with_intervals(metrics: Mapping[str, _Metric]) -> ModelMetrics:
+def _with_intervals(metrics: Mapping[str, Metric]) -> ModelMetrics:
     intervals: dict[str, Interval] = {name: interval(metric.value, metric.drawn) for name, metric in metrics.items()}
     return ModelMetrics(**intervals)
 
