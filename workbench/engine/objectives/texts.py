@@ -33,12 +33,14 @@ class BatchRows:
     Attributes:
         predicted: of each text, the tokens whose log-probability is computed.
         trained: of each text, those of them that belong to the response.
+        ids: the token ids of each text, to be read without waiting for the device that the batch is on.
     """
 
     rows: tuple[Row, ...]
     lengths: tuple[int, ...]
     predicted: tuple[int, ...]
     trained: tuple[int, ...]
+    ids: tuple[Sequence[int], ...]
 
 
 class RowCollator(Protocol):
@@ -69,7 +71,7 @@ def collated(collate: Collate, texts: Sequence[Text], rows: Sequence[Row], whole
             if used != -100
         ]
         batch[MASK] = torch.tensor([mask], dtype=torch.float32)
-    batch[ROWS] = BatchRows(tuple(rows), lengths, predicted, trained)
+    batch[ROWS] = BatchRows(tuple(rows), lengths, predicted, trained, tuple(text["input_ids"] for text in texts))
     return batch
 
 
@@ -122,15 +124,15 @@ def sequence_ends(batch: "Batch", padding: int) -> "torch.Tensor":
     """
     import torch
 
-    ids, lengths = batch["input_ids"], rows_of(batch).lengths
+    texts, (count, width) = rows_of(batch), batch["input_ids"].shape
     # Texts lie end to end in one row, or each in a row that is padded on the right.
-    starts = [0, *accumulate(lengths)] if len(ids) == 1 else [row * ids.shape[1] for row in range(len(ids))]
-    flat = ids.reshape(-1).cpu()
-    ends = []
-    for start, length in zip(starts, lengths, strict=False):
-        meant = (flat[start : start + length] != padding).nonzero()
-        ends.append(start + (int(meant[-1]) if len(meant) else length - 1))
-    return torch.tensor(ends)
+    starts = [0, *accumulate(texts.lengths)] if count == 1 else [row * width for row in range(count)]
+    return torch.tensor([start + _last(ids, padding) for start, ids in zip(starts, texts.ids, strict=False)])
+
+
+def _last(ids: Sequence[int], padding: int) -> int:
+    """The place of the last token that is not padding; of the last one if all are."""
+    return next((place for place in reversed(range(len(ids))) if ids[place] != padding), len(ids) - 1)
 
 
 def token_counts(counts: tuple[int, ...], like: "torch.Tensor") -> "torch.Tensor":
