@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.published import GIB, PEFT, RTX_4080, PublishedRun, not_expressed, peft, rows, rtx4080, validation
+from bench.published import GIB, PEFT, RTX_4080, PublishedRun, named, not_expressed, peft, rows, rtx4080, validation
 from workbench.estimate import Setup
 from workbench.estimate.adapter.plan import plan_adapter
 from workbench.estimate.closed_form import closed_form_peak
@@ -123,7 +123,7 @@ def print_others(measured_runs: Path, python: Path) -> None:
     print("|---" * (4 + len(columns)) + "|")
     for index, row in enumerate(runs):
         errors = (column[1][index] for column in columns.values())
-        print(f"| {' | '.join([*_named(row), *('–' if e is None else f'{e:+.0%}' for e in errors)])} |")
+        print(f"| {' | '.join([*named(row), *('–' if e is None else f'{e:+.0%}' for e in errors)])} |")
     means = []
     for peak, column in columns.values():
         known = [abs(error) for error in column if error is not None]
@@ -162,15 +162,6 @@ def _run(row: dict[str, str]) -> dict[str, Any]:
         "length": int(row["seq"]),
         "checkpoints": row["gradient_checkpointing"] == "True",
     }
-
-
-def _named(row: dict[str, str]) -> list[str]:
-    return [
-        row["model"].rpartition("/")[2],
-        "nf4" if row["method"] == "qlora" else "bf16",
-        f"{row['micro_batch']} × {row['seq']}",
-        "yes" if row["gradient_checkpointing"] == "True" else "no",
-    ]
 
 
 def _measured(row: dict[str, str]) -> tuple[float, float]:

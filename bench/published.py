@@ -76,13 +76,18 @@ def rtx4080() -> Iterator[PublishedRun]:
         })  # fmt: skip
         yield _run(
             recipe,
-            (_short(row["model"]), _base(row["method"]), f"{row['micro_batch']} × {row['seq']}",
-             "yes" if row["gradient_checkpointing"] == "True" else "no"),
+            named(row),
             float(row["peak_allocated_gib"]) * GIB,
             float(row["peak_reserved_gib"]) * GIB,
             2 if (row["model"], row["seq"], row["micro_batch"]) in _OF_TWO_STEPS else 3,
             autocast="",
         )  # fmt: skip
+
+
+def named(row: dict[str, str]) -> tuple[str, ...]:
+    """The first cells of a row of :func:`rtx4080`: model, base, batch × tokens, checkpoints."""
+    checkpoints = "yes" if row["gradient_checkpointing"] == "True" else "no"
+    return (_short(row["model"]), _base(row["method"]), f"{row['micro_batch']} × {row['seq']}", checkpoints)
 
 
 def validation() -> Iterator[PublishedRun]:

@@ -54,6 +54,13 @@ class EvalSet:
     has_more: bool = False
     skipped: int = 0
 
+    @property
+    def rows(self) -> list[dict[str, list[int]]]:
+        """The token ids and labels of the samples; the rejected responses of pairs follow the chosen ones."""
+        chosen = [{"input_ids": one.input_ids, "labels": one.labels} for one in self.samples]
+        rejected = [one.rejected for one in self.samples if one.rejected is not None]
+        return chosen + [{"input_ids": one.input_ids, "labels": one.labels} for one in rejected]
+
 
 def build_eval_set(
     home: Home,

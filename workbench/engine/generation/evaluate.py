@@ -119,10 +119,7 @@ def _measure_losses(
 ) -> None:
     """Give each candidate its losses of the records, until cancelled."""
     samples = eval_set.samples
-    rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
-    # The rejected responses of pairs follow the chosen ones.
-    rejected = [sample.rejected for sample in samples if sample.rejected is not None]
-    rows += [{"input_ids": response.input_ids, "labels": response.labels} for response in rejected]
+    rows = eval_set.rows
     for number, candidate in enumerate(candidates):
         with bases.activated(candidate, exact_weights=True) as model, timed(candidate.seconds):
             progress = share_of_progress(report, number, candidates)

@@ -52,9 +52,7 @@ class HeadEvaluation:
             WorkbenchError: one of them has no head, or ``kind="cancelled"``.
         """
         samples = self.eval_set.samples
-        rows = [{"input_ids": sample.input_ids, "labels": sample.labels} for sample in samples]
-        sides = [sample.rejected for sample in samples if sample.rejected is not None]
-        rows += [{"input_ids": side.input_ids, "labels": side.labels} for side in sides]
+        rows = self.eval_set.rows
         heads = [self._head(candidate) for candidate in candidates]
         batch = self.recipe.training.largest_micro_batch
         outputs: dict[str, list[list[float]]] = {}
