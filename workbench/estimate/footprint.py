@@ -176,18 +176,27 @@ def module_bytes(skeleton: Skeleton, path: str, module: Module, storage: Storage
     for tensor in module.tensors:
         if tensor.tied_to is not None:
             continue
-        width = BYTES_OF[tensor_dtype(skeleton, path, tensor, storage)]
-        wide += tensor.size * (2 if not tensor.is_buffer else width)
-        if tensor.name == "weight" and is_quantised(module, storage):
-            rows = tensor.shape[1] if module.kind == "conv1d" else tensor.shape[0]
-            parts = quantised_tensors(tensor.size, rows, storage)
+        parts = tensor_parts(skeleton, path, module, tensor, storage)
+        wide += sum(parts) if tensor.is_buffer else 2 * tensor.size
+        if is_packed(module, tensor, storage):
             packed += parts[0]
             constants += sum(parts[1:])
-        else:
-            parts = (tensor.size * width,)
         stored += sum(parts)
         allocated += sum(map(rounded, parts))
     return ModuleBytes(stored, packed, constants, wide, allocated)
+
+
+def is_packed(module: Module, tensor: Tensor, storage: Storage) -> bool:
+    """Whether a tensor is stored quantized."""
+    return tensor.name == "weight" and is_quantised(module, storage)
+
+
+def tensor_parts(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, storage: Storage) -> tuple[int, ...]:
+    """Bytes of a tensor as it is stored: of a quantized weight first, and of each tensor that unpacks it."""
+    if is_packed(module, tensor, storage):
+        rows = tensor.shape[1] if module.kind == "conv1d" else tensor.shape[0]
+        return quantised_tensors(tensor.size, rows, storage)
+    return (tensor.size * BYTES_OF[tensor_dtype(skeleton, path, tensor, storage)],)
 
 
 def tensor_dtype(skeleton: Skeleton, path: str, tensor: Tensor, storage: Storage) -> str:

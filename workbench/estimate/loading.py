@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
-from workbench.estimate.footprint import Storage, is_quantised, quantised_tensors, tensor_dtype
+from workbench.estimate.footprint import Storage, is_packed, quantised_tensors, tensor_parts
 from workbench.models.skeleton import Module, Skeleton, Tensor
 
 Event = tuple[object, int]
@@ -47,11 +47,10 @@ def moving_events(skeleton: Skeleton, storage: Storage) -> Iterator[Event]:
 
 
 def _loaded(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, loaded: Storage) -> Iterator[Event]:
-    if tensor.name != "weight" or not is_quantised(module, loaded) or loaded.method == "packed":
+    if not is_packed(module, tensor, loaded) or loaded.method == "packed":
         yield path, _plain_bytes(skeleton, path, module, tensor, loaded)
         return
-    rows = tensor.shape[1] if module.kind == "conv1d" else tensor.shape[0]
-    packed, *constants = quantised_tensors(tensor.size, rows, loaded)
+    packed, *constants = tensor_parts(skeleton, path, module, tensor, loaded)
     yield (path, "16-bit"), tensor.size * BYTES_OF[loaded.dtype]
     yield path, packed
     if loaded.double_quant:
@@ -71,15 +70,12 @@ def _loaded(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, loade
 
 
 def _plain_bytes(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, storage: Storage) -> int:
-    if tensor.name == "weight" and is_quantised(module, storage):
-        rows = tensor.shape[1] if module.kind == "conv1d" else tensor.shape[0]
-        return sum(quantised_tensors(tensor.size, rows, storage))
     folded = re.sub(r"\.\d+(?=\.|$)", ".*", path)
-    return tensor.size * BYTES_OF[tensor_dtype(skeleton, folded.rpartition(".")[0], tensor, storage)]
+    return sum(tensor_parts(skeleton, folded.rpartition(".")[0], module, tensor, storage))
 
 
 def _warm_up_bytes(skeleton: Skeleton, path: str, module: Module, tensor: Tensor, loaded: Storage) -> int:
-    if tensor.name == "weight" and is_quantised(module, loaded):
+    if is_packed(module, tensor, loaded):
         return quantised_tensors(tensor.size, 1, replace(loaded, double_quant=False))[0]
     return _plain_bytes(skeleton, path, module, tensor, loaded)
 
