@@ -88,7 +88,7 @@ def _what(recipe: Recipe, found: Findings, launch: Launch | None) -> Iterator[Co
         (f"  {'run name':<{_LABEL}}", _DIM),
         plain(recipe.output.name),
         (f"  {plain(_becomes(found))}", _DIM),
-        ("n", "bold $accent"),
+        ("N", "bold $accent"),
         (" changes it", _DIM),
     )
     yield _row("model", short_name(recipe.model.source), _files(found))

@@ -61,6 +61,7 @@ async def test_it_counts_prices_and_names_what_enter_starts(tmp_path: Path) -> N
         screen.app.set_recipe({"training.eval_steps": 10, "training.early_stopping_patience": 3})
         await screen.sees("every 10 steps, before and at the end · 26 records held out ·")
         await screen.sees("stops after 3 without improvement")
+        await screen.sees("N changes it")
         await screen.press("N", *["backspace"] * 3, *"pirate", "enter")
         await screen.sees("run name  pirate  → pirate-01")
 
