@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _SECONDS_KEPT = 240
 
+_READINGS_A_REPAINT_AT_REST = 5
+"""Without a live run: the courses move with each reading, and each repaint is sent over SSH."""
+
 
 class GpuPanel(LinePaintedWidget):
     """Memory, load, temperature and power, read once a second, with memory and load of the last minutes.
@@ -56,12 +59,21 @@ class GpuPanel(LinePaintedWidget):
         self._load: deque[float] = deque(maxlen=_SECONDS_KEPT)
         self._engine: int | None = None
         self._run: tuple[int, int | None] = (0, None)
+        self._unpainted = _READINGS_A_REPAINT_AT_REST
 
-    def sample(self, gpus: Sequence[GpuSample], host: HostSample | None, engine: int | None = None) -> None:
+    def sample(
+        self,
+        gpus: Sequence[GpuSample],
+        host: HostSample | None,
+        engine: int | None = None,
+        *,
+        is_live: bool = True,
+    ) -> None:
         """Add a reading. Several GPUs have a row each.
 
         Args:
             engine: process id of the engine; all other processes on the GPU count as others.
+            is_live: whether a run is live; otherwise only every fifth reading is painted.
         """
         self._engine = engine
         self._gpu = max(gpus, key=lambda gpu: gpu.used_bytes or 0) if gpus else None
@@ -76,7 +88,10 @@ class GpuPanel(LinePaintedWidget):
             self._memory.append(host.used_bytes)
             self._load.append(host.cpu_percent)
             set_title(self, f"no GPU {self._glyphs.separator} host")
-        self.changed()
+        self._unpainted += 1
+        if is_live or self._unpainted >= _READINGS_A_REPAINT_AT_REST:
+            self._unpainted = 0
+            self.changed()
 
     def run_used(self, peak: int, predicted: int | None) -> None:
         """Show the measured and the predicted peak of the run, in bytes.

@@ -142,7 +142,8 @@ class TrainPane(Pane):
     def _show_hardware(self) -> None:
         session = self.session
         if session.gpus or session.host:
-            self._view.show_hardware(session.gpus, session.host, session.status.pid if session.status else None)
+            engine = session.status.pid if session.status else None
+            self._view.show_hardware(session.gpus, session.host, engine, is_live=session.is_live)
         if self.shown_run is None and self.is_shown:
             self._check.update()
 

@@ -131,10 +131,12 @@ class RunView(Vertical):
         self.remove_class("-failed", "-log")
         self._card.show(card)
 
-    def show_hardware(self, gpus: Sequence[GpuSample], host: HostSample | None, engine_pid: int | None) -> None:
+    def show_hardware(
+        self, gpus: Sequence[GpuSample], host: HostSample | None, engine_pid: int | None, *, is_live: bool
+    ) -> None:
         """Show a new reading of the hardware."""
         self.set_class(not gpus, "-no-gpu")
-        self._gpu.sample(gpus, host, engine_pid)
+        self._gpu.sample(gpus, host, engine_pid, is_live=is_live)
 
     def show_run(
         self, run: ChartReplay, status: EngineStatus | None, *, name: str, requested: str, in_queue: str

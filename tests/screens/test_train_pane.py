@@ -299,6 +299,19 @@ async def test_hardware_of_a_gpu_and_of_none(tmp_path: Path) -> None:
             await screen.sees(words)
 
 
+def test_a_screen_at_rest_repaints_the_hardware_at_every_fifth_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, repaints = GpuPanel(), []
+    monkeypatch.setattr(panel, "changed", lambda: repaints.append(1))
+    counts = []
+    for _ in range(11):
+        panel.sample((), None, is_live=False)
+        counts.append(len(repaints))
+    assert counts == [1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]
+    panel.sample((), None, is_live=True)
+    panel.sample((), None, is_live=True)
+    assert len(repaints) == 5
+
+
 async def test_a_query_that_nvml_refuses_is_not_available_and_the_rest_goes_on(tmp_path: Path) -> None:
     async with opened(tmp_path) as screen:
         pane = await train_pane(screen)
