@@ -155,7 +155,7 @@ def test_what_axolotl_does_with_longer_records_is_listed(tmp_path):
         (AXOLOTL + SET + "rl: grpo\n", r"\(rl: 'grpo'\)"),
         (AXOLOTL + SET + "plugins: [axolotl.integrations.kd.KDPlugin]\n", r"\(plugins: axolotl.integrations.kd"),
         (AXOLOTL, r"names no data to train on \(datasets\)"),
-        (FACTORY + "stage: rm\n", r"\(stage: rm, finetuning_type: lora\)"),
+        (FACTORY + "stage: ppo\n", r"\(stage: ppo, finetuning_type: lora\)"),
         (FACTORY + "finetuning_type: full\n", r"\(stage: sft, finetuning_type: full\)"),
         (FACTORY + "use_dft_loss: true\n", r"\(use_dft_loss: True\)"),
         ("model_name_or_path: x/y\nexport_dir: merged\n", r"does not train \(export_dir: 'merged'\)"),

@@ -8,7 +8,7 @@ import yaml
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
 from workbench.export.conversations import left_out_notices, write_conversations
-from workbench.export.other_tools.axolotl import to_axolotl
+from workbench.export.other_tools.axolotl import LAYOUTS, to_axolotl
 from workbench.export.other_tools.imported import import_settings
 from workbench.export.other_tools.llamafactory import dataset_info, to_llamafactory
 from workbench.export.plan import plan_export
@@ -30,24 +30,26 @@ BOTH = (
     {"objective.kind": "orpo", "objective.beta": 0.2},
     {"objective.kind": "simpo", "objective.simpo_gamma": 0.7, "objective.beta": 2.5},
     {"objective.kind": "kto", "objective.desirable_weight": 1.3, "training.per_device_train_batch_size": 2},
+    {"objective.kind": "dpo", "objective.rpo_alpha": 0.5},
+    {"objective.kind": "simpo", "objective.cpo_alpha": 0.5},
+    {"objective.kind": "reward"},
 )
 AXOLOTL = (
     {"objective.kind": "dpo", "objective.loss_type": "apo_zero"},
     {"objective.kind": "dpo", "objective.loss_type": "robust", "objective.label_smoothing": 0.1},
-    {"objective.kind": "simpo", "objective.cpo_alpha": 0.5},
-    {"objective.kind": "dpo", "objective.rpo_alpha": 0.5},
+    {"objective.kind": "reward", "objective.center_rewards_coefficient": 0.01},
 )
 LLAMA_FACTORY = ({"adapter.method": "oft", "adapter.options": {"oft_block_size": 16}},)
 
 
 def sent(tool, recipe, folder):
     """The configuration and the records of a recipe as that tool's, in a folder; returns the file and what it lacks."""
-    kind, apart = recipe.objective.spec.records, recipe.objective.kind not in ("orpo", "kto")
+    kind = recipe.objective.spec.records
     if tool == "axolotl":
-        files = write_conversations(None, recipe.data, folder, kind, prompt_apart=recipe.objective.kind != "orpo")
+        files = write_conversations(None, recipe.data, folder, kind, layout=LAYOUTS.get(recipe.objective.kind, "apart"))
         values, lacking = to_axolotl(recipe, "owner/model", files)
     else:
-        files = write_conversations(None, recipe.data, folder, kind, prompt_apart=apart or kind == "pairs")
+        files = write_conversations(None, recipe.data, folder, kind, layout="apart" if kind == "pairs" else "whole")
         values, lacking = to_llamafactory(recipe, "owner/model", files)
         (folder / "dataset_info.json").write_text(json.dumps(dataset_info(files)))
     assert left_out_notices(files) == []
@@ -72,11 +74,10 @@ def test_a_recipe_comes_back_as_it_went(tool, changes, tmp_path):
     base = {"model.source": "owner/model", "data.source": str(records), "data.eval_fraction": 0.0}
     recipe = edit(resolved(Recipe()), {**base, **changes})
     file, lacking = sent(tool, recipe, tmp_path)
-    note = ["LLaMA-Factory's ORPO learns the chosen response only, TRL's and this one its prompt too"]
-    is_other_orpo = (tool, recipe.objective.kind) == ("llamafactory", "orpo")
-    assert lacking == note * is_other_orpo
+    note = [other.note] if (other := getattr(recipe.objective.spec, tool)).note else []
+    assert lacking == note
     read, unknown = import_settings(file)
-    assert unknown == note * is_other_orpo
+    assert unknown == note
     same_records(recipe, read)
     # Alpha is a number there; LLaMA-Factory's trainers of preferences would use dropout.
     trained = recipe if tool == "axolotl" else edit(recipe, {"adapter": recipe.trained_adapter.model_dump()})
@@ -114,6 +115,8 @@ def same_records(recipe, read):
         ("axolotl", {"objective.kind": "cpo"}, "Axolotl has no cpo training"),
         ("axolotl", {"objective.kind": "kto", "objective.loss_type": "apo_zero_unpaired"}, "no loss apo_zero_unpaired"),
         ("llamafactory", {"objective.kind": "dpo", "objective.loss_type": "robust"}, "no loss robust of dpo"),
+        ("axolotl", {"objective.kind": "classification"}, "Axolotl has no classification training"),
+        ("llamafactory", {"objective.kind": "classification"}, "LLaMA-Factory has no classification training"),
         ("axolotl", {"adapter.method": "oft"}, "Axolotl has no adapter.method oft"),
         ("llamafactory", {"adapter.method": "vera"}, "LLaMA-Factory has no adapter.method vera"),
     ],
@@ -129,8 +132,8 @@ def test_what_a_tool_lacks_of_an_objective_is_listed():
     recipe = edit(resolved(Recipe()), {"objective.kind": "simpo", "objective.label_smoothing": 0.1})
     for there in (to_axolotl, to_llamafactory):
         assert there(recipe, "owner/model", [])[1] == ["objective.label_smoothing: 0.1"]
-    recipe = edit(resolved(Recipe()), {"objective.kind": "simpo", "objective.cpo_alpha": 0.5})
-    assert to_llamafactory(recipe, "owner/model", [])[1] == ["objective.cpo_alpha: 0.5"]
+    changes = {"objective.kind": "reward", "objective.center_rewards_coefficient": 0.01}
+    assert "objective.center_rewards_coefficient: 0.01" in to_llamafactory(edit(recipe, changes), "owner/model", [])[1]
 
 
 def test_pairs_that_a_layout_has_no_place_for_are_counted(tmp_path):
@@ -143,6 +146,28 @@ def test_pairs_that_a_layout_has_no_place_for_are_counted(tmp_path):
     assert left_out_notices(files) == [
         "1 record is left out: pairs with tools, of plain text, or that differ before the last turn."
     ]
+    files = write_conversations(None, data, tmp_path, "pairs", layout="flat")
+    assert [(file.records, file.left_out) for file in files] == [(1, 1)]
+    assert json.loads((tmp_path / "pairs.jsonl").read_text()) == {
+        "system": "", "input": "Hi?", "chosen": "Yes.", "rejected": "No.",
+    }  # fmt: skip
     # As whole conversations, both have a place.
-    files = write_conversations(None, data, tmp_path, "pairs", prompt_apart=False)
+    files = write_conversations(None, data, tmp_path, "pairs", layout="whole")
     assert [(file.records, file.left_out) for file in files] == [(2, 0)]
+
+
+def test_reward_models_of_other_tools_are_imported_as_what_they_are(tmp_path):
+    file = tmp_path / "axolotl.yaml"
+    file.write_text(
+        "base_model: o/m\nmodel_type: AutoModelForSequenceClassification\nnum_labels: 1\nreward_model: true\n"
+        "adapter: lora\nlora_target_linear: true\nexcess_length_strategy: truncate\ncenter_rewards_coefficient: 0.01\n"
+        "datasets: [{path: o/pairs, type: bradley_terry.chat_template}]\nlearning_rate: 2e-5\n"
+    )
+    recipe, lacking = import_settings(file)
+    assert lacking == []
+    assert (recipe.objective.kind, recipe.objective.center_rewards_coefficient) == ("reward", 0.01)
+    assert recipe.data.columns == {"prompt": "input", "chosen": "chosen", "rejected": "rejected"}
+    # KTO compares the responses of a micro-batch, also where the file leaves its size out.
+    file.write_text("base_model: o/m\nadapter: lora\nlora_target_linear: true\nrl: kto\ndatasets: [{path: o/set}]\n")
+    recipe, _ = import_settings(file)
+    assert (recipe.training.per_device_train_batch_size, recipe.training.gradient_accumulation_steps) == (2, 1)

@@ -298,7 +298,7 @@ def test_interleaved_sources_are_exported_in_the_order_of_the_mix(tmp_path):
     [
         ("base_model: x/y\nadapter: full\n", "does not train a LoRA adapter"),
         ("base_model: x/y\nadapter: lora\nrl: grpo\n", r"a way that a recipe does not have \(rl: 'grpo'\)"),
-        ("base_model: x/y\nadapter: lora\nreward_model: true\n", "a way that a recipe does not have"),
+        ("base_model: x/y\nadapter: lora\nprocess_reward_model: true\n", "a way that a recipe does not have"),
         ("model_name_or_path: x/y\nstage: ppo\n", "a way that a recipe does not have"),
         ("adapter: {r: 8}\n", "not an Axolotl"),
         ("- a\n- b\n", "has no settings"),
@@ -338,8 +338,8 @@ def test_preference_training_is_imported_as_what_it_is(tmp_path):
     entry = {"file_name": "pairs.json", "ranking": True, "formatting": "sharegpt", "columns": columns}
     (tmp_path / "data" / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
     recipe, lacking = import_settings(tmp_path / "llamafactory.yaml")
-    assert recipe.objective == ObjectiveSection(kind="dpo", loss_type="hinge", beta=0.2)
-    assert lacking == ["pref_ftx: 0.1"]
+    assert recipe.objective == ObjectiveSection(kind="dpo", loss_type="hinge", beta=0.2, rpo_alpha=0.1)
+    assert lacking == []
     (item,) = load_records(recipe.data, kind="pairs").items()
     assert [side.texts for side in (item.content.chosen, item.content.rejected)] == [["Hi?", "Yes."], ["Hi?", "No."]]
     (tmp_path / "llamafactory.yaml").write_text("model_name_or_path: x/y\nstage: dpo\npref_loss: kto_pair\n")

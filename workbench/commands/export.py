@@ -153,8 +153,9 @@ def import_recipe(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A YAML file of Axolotl, LLaMA-Factory or TRL's command line, a notebook or script for Unsloth or "
-            "TRL, or PEFT's adapter_config.json or its folder."
+            help="A YAML file of Axolotl, LLaMA-Factory, TRL's command line or torchtune, ms-swift's arguments (a "
+            "shell script, YAML or JSON), a notebook or Python script for Unsloth or TRL, or PEFT's "
+            "adapter_config.json or its folder."
         ),
     ],
     output: Annotated[

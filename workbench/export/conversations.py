@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workbench.data.prepare.record_line import record_line
 from workbench.data.records.conversation import Content, Conversation, Pair, Segments, Unpaired
@@ -21,8 +21,13 @@ _NAMES = {
     "segments": "records-segments",
     "pairs": "pairs",
     "sides": "pairs",
+    "flat": "pairs",
     "unpaired": "responses",
 }
+
+Layout = Literal["apart", "whole", "flat"]
+"""How responses that are compared are written: with the prompt beside them, with the prompt before each of them, or
+beside one prompt and one system prompt as text."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class RecordFile:
 
     Attributes:
         kind: ``messages``, ``segments`` or ``text``; ``pairs`` (``messages`` is the prompt, ``chosen`` and ``rejected``
-            one turn), ``sides`` (``chosen`` and ``rejected`` are whole conversations) or ``unpaired`` (``label``, and
-            ``messages`` or ``prompt`` and ``completion``).
+            one turn), ``sides`` (``chosen`` and ``rejected`` are whole conversations), ``flat`` (``system``, ``input``,
+            ``chosen`` and ``rejected`` are text) or ``unpaired`` (``label``, and ``messages`` or ``prompt`` and
+            ``completion``).
         records: how many it holds.
         left_out: usable records that the layout has no place for.
     """
@@ -45,7 +51,7 @@ class RecordFile:
 
 
 def write_conversations(
-    home: Home | None, data: DataSection, folder: Path, kind: RecordKind = "texts", *, prompt_apart: bool = True
+    home: Home | None, data: DataSection, folder: Path, kind: RecordKind = "texts", *, layout: Layout = "apart"
 ) -> list[RecordFile]:
     """Write all usable records into ``folder``, adding the recipe's system prompt to those without one.
 
@@ -53,7 +59,7 @@ def write_conversations(
 
     Args:
         kind: the records that the objective reads.
-        prompt_apart: write the prompt of responses that are compared beside them, instead of before each of them.
+        layout: how responses that are compared are written.
     """
     counts: Counter[tuple[str, bool]] = Counter()
     left_out: Counter[tuple[str, bool]] = Counter()
@@ -62,7 +68,7 @@ def write_conversations(
         for number, item in enumerate(load_records(data, home, kind=kind).items()):
             if item.content is None:
                 continue
-            for form, line in _lines(item.content, kind, data.system, prompt_apart):
+            for form, line in _lines(item.content, kind, data.system, layout):
                 key = (form, item.held_out)
                 if line is None:
                     left_out[key] += 1
@@ -88,20 +94,22 @@ def left_out_notices(files: list[RecordFile]) -> list[str]:
 
 
 def _lines(
-    content: Content, kind: RecordKind, system: str | None, prompt_apart: bool
+    content: Content, kind: RecordKind, system: str | None, layout: Layout
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """A record as lines, each with the kind of its file; None where the layout has no place for it."""
     match content:
         case Pair(chosen, rejected) if kind == "unpaired":
             for side, label in ((chosen, True), (rejected, False)):
-                yield "unpaired", _labeled(side, label, system, prompt_apart)
-        case Pair(chosen, rejected) if prompt_apart:
+                yield "unpaired", _labeled(side, label, system, layout == "apart")
+        case Pair(chosen, rejected) if layout == "apart":
             yield "pairs", _pair(chosen, rejected, system)
+        case Pair(chosen, rejected) if layout == "flat":
+            yield "flat", _flat(chosen, rejected, system)
         case Pair(chosen, rejected):
             sides = [_turns(side, system) for side in (chosen, rejected)]
             yield "sides", None if None in sides else dict(zip(("chosen", "rejected"), sides, strict=True))
         case Unpaired(response, good):
-            yield "unpaired", _labeled(response, good, system, prompt_apart)
+            yield "unpaired", _labeled(response, good, system, layout == "apart")
         case str():
             yield "text", record_line(content, system)
         case Segments():
@@ -115,6 +123,17 @@ def _pair(chosen: Conversation | str, rejected: Conversation | str, system: str 
     if one is None or other is None or one[:-1] != other[:-1]:
         return None
     return {"messages": one[:-1], "chosen": one[-1], "rejected": other[-1]}
+
+
+def _flat(chosen: Conversation | str, rejected: Conversation | str, system: str | None) -> dict[str, Any] | None:
+    """A pair as text; None if its prompt is more than one turn after a system prompt."""
+    if (pair := _pair(chosen, rejected, system)) is None:
+        return None
+    turns = {turn["role"]: turn["content"] for turn in pair["messages"]}
+    if len(turns) != len(pair["messages"]) or turns.keys() - {"system"} != {"user"}:
+        return None
+    answers = {side: pair[side]["content"] for side in ("chosen", "rejected")}
+    return {"system": turns.get("system", ""), "input": turns["user"], **answers}
 
 
 def _labeled(response: Conversation | str, good: bool, system: str | None, prompt_apart: bool) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from workbench.export.gguf.mixture import MIXTURES
 from workbench.export.gguf.support import Writer, check_is_low_rank, choose_writer
 from workbench.export.gguf.tools import find_tools
 from workbench.export.other_tools.objectives import NAMES, named_there
-from workbench.export.request import WITH_CHOICE, WITH_HEAD, WITHOUT_WEIGHTS, GgufType, Request
+from workbench.export.request import TRAINING_HEADS, WITH_CHOICE, WITH_HEAD, WITHOUT_WEIGHTS, GgufType, Request
 from workbench.export.staging import check_target_folder, free_bytes
 from workbench.models.local import describe_folder, safetensors_header, weight_files
 from workbench.models.sources import LocalModel, find_local
@@ -145,6 +145,8 @@ def _check_objective(recipe: Recipe, request: Request) -> None:
         WorkbenchError: the run trained a head, which the target does not carry.
     """
     kind = recipe.objective.kind
+    if request.target in TRAINING_HEADS:
+        return
     if recipe.objective.spec.has_head and (request.target not in WITH_HEAD or request.merges):
         target = "merged weights" if request.merges and request.target in WITH_CHOICE else request.target
         raise WorkbenchError(
@@ -172,7 +174,7 @@ def _check_other_tool(recipe: Recipe, request: Request) -> None:
             f"It has {' and '.join(known)}. Export the script, which repeats the run, or the adapter.",
             kind="adapter_method",
         )
-    if recipe.objective.is_preference:
+    if recipe.objective.spec.records != "texts":
         named_there(recipe.objective, request.target)
 
 

@@ -48,6 +48,8 @@ WITH_CHOICE = ("vllm", "tgi", "hub")
 WITHOUT_WEIGHTS = ("script", "notebook", "axolotl", "llamafactory")
 # Targets of a run with a head of its own: labels or a score.
 WITH_HEAD = ("adapter", "hub", "script", "notebook")
+# Targets that learn such a head from the recipe, if they have its objective.
+TRAINING_HEADS = ("axolotl", "llamafactory")
 # Targets that publish nothing.
 LOCAL = tuple(target for target in TARGETS if target != "hub")
 

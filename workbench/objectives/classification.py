@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workbench.objectives.objective import LabelScores, Objective, Settings, Trl
+from workbench.objectives.objective import LabelScores, Objective, OtherTool, Settings, Trl
 
 if TYPE_CHECKING:
     import torch
@@ -23,4 +23,5 @@ CLASSIFICATION = Objective(
     head="labels",
     price_note="no logits of the vocabulary are computed: a head of one row a label reads the last token of each text.",
     trl=Trl("transformers", "Trainer", "TrainingArguments"),
+    swift=OtherTool({"seq_cls": {}}),
 )

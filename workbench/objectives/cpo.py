@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workbench.objectives.objective import Objective, PairScores, Settings, Trl
+from workbench.objectives.objective import Objective, OtherTool, PairScores, Settings, Trl
 
 if TYPE_CHECKING:
     import torch
@@ -46,4 +46,5 @@ CPO = Objective(
         "CPOConfig",
         ("beta", "loss_type", "label_smoothing", "cpo_alpha"),
     ),
+    swift=OtherTool({"cpo": {}}, {"beta": "beta", "cpo_alpha": "cpo_alpha", "label_smoothing": "label_smoothing"}),
 )

@@ -97,6 +97,8 @@ DPO = Objective(
         loss_key="dpo_loss_type",
     ),
     llamafactory=OtherTool(
-        {"dpo/sigmoid": {}, "dpo/hinge": {"loss_type": "hinge"}, "dpo/ipo": {"loss_type": "ipo"}}, {"pref_beta": "beta"}
+        {"dpo/sigmoid": {}, "dpo/hinge": {"loss_type": "hinge"}, "dpo/ipo": {"loss_type": "ipo"}},
+        {"pref_beta": "beta", "pref_ftx": "rpo_alpha"},
     ),
+    swift=OtherTool({"dpo": {}}, {"beta": "beta", "label_smoothing": "label_smoothing", "rpo_alpha": "rpo_alpha"}),
 )

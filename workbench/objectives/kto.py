@@ -65,4 +65,8 @@ KTO = Objective(
         {"kto": {}},
         {"pref_beta": "beta", "kto_chosen_weight": "desirable_weight", "kto_rejected_weight": "undesirable_weight"},
     ),
+    swift=OtherTool(
+        {"kto": {}},
+        {"beta": "beta", "desirable_weight": "desirable_weight", "undesirable_weight": "undesirable_weight"},
+    ),
 )

@@ -181,6 +181,7 @@ class Objective:
         price_note: how its step is priced, as a sentence.
         trl: for exported scripts; transformers' own trainer where TRL has none.
         axolotl: its values of ``rl:``. llamafactory: its values of ``stage:``, or ``dpo/`` and one of ``pref_loss:``.
+        swift: ms-swift's values of ``rlhf_type``, or of ``task_type``.
     """
 
     kind: str
@@ -203,6 +204,7 @@ class Objective:
     trl: Trl | None = None
     axolotl: OtherTool = OtherTool()
     llamafactory: OtherTool = OtherTool()
+    swift: OtherTool = OtherTool()
 
     @property
     def loss_types(self) -> tuple[str, ...]:

@@ -49,4 +49,5 @@ ORPO = Objective(
         {"pref_beta": "beta"},
         note="LLaMA-Factory's ORPO learns the chosen response only, TRL's and this one its prompt too",
     ),
+    swift=OtherTool({"orpo": {}}, {"beta": "beta"}),
 )

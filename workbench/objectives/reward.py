@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workbench.objectives.objective import Objective, PairScores, Settings, Trl
+from workbench.objectives.objective import Objective, OtherTool, PairScores, Settings, Trl
 
 if TYPE_CHECKING:
     import torch
@@ -28,4 +28,9 @@ REWARD = Objective(
     price_note="no logits of the vocabulary are computed: a head of one row reads the last token of both responses of "
     "each pair.",
     trl=Trl("trl", "RewardTrainer", "RewardConfig", ("center_rewards_coefficient",)),
+    axolotl=OtherTool({"reward": {}}, {"center_rewards_coefficient": "center_rewards_coefficient"}),
+    llamafactory=OtherTool(
+        {"rm": {}}, note="LLaMA-Factory's reward model has a value head of its own, with a bias and dropout"
+    ),
+    swift=OtherTool({"rm": {}}, {"center_rewards_coefficient": "center_rewards_coefficient"}),
 )

@@ -37,5 +37,12 @@ SIMPO = Objective(
         {"simpo": {"beta": 0.1, "cpo_alpha": 1.0}},
         {"rl_beta": "beta", "simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha"},
     ),
-    llamafactory=OtherTool({"dpo/simpo": {"beta": 0.1}}, {"pref_beta": "beta", "simpo_gamma": "simpo_gamma"}),
+    llamafactory=OtherTool(
+        {"dpo/simpo": {"beta": 0.1}},
+        {"pref_beta": "beta", "simpo_gamma": "simpo_gamma", "pref_ftx": "cpo_alpha"},
+    ),
+    swift=OtherTool(
+        {"simpo": {"simpo_gamma": 1.0, "cpo_alpha": 1.0}},
+        {"beta": "beta", "simpo_gamma": "simpo_gamma", "cpo_alpha": "cpo_alpha", "label_smoothing": "label_smoothing"},
+    ),
 )

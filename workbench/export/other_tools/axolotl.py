@@ -1,6 +1,8 @@
 """Converts recipes to Axolotl configurations. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
-from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
+from collections.abc import Mapping
+
+from workbench.export.conversations import Layout, RecordFile, left_out_notices, write_conversations
 from workbench.export.other_tools.keys import (
     OF_TRANSFORMERS,
     checkpoint_settings,
@@ -73,6 +75,8 @@ _COMPOSED = (
 )
 # Settings that are written where they are not at their defaults.
 _RARE = ("peft_", "lora_rank_", "lora_alpha_p", "adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs")
+# Its ORPO reads both sides as whole conversations, its reward models single prompts as text.
+LAYOUTS: Mapping[str, Layout] = {"orpo": "whole", "reward": "flat"}
 LIGER = "axolotl.integrations.liger.LigerPlugin"
 LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
 
@@ -80,9 +84,8 @@ LIGERS_LAYERS = ("liger_rms_norm", "liger_glu_activation")
 def make(job: Job) -> None:
     """Write ``axolotl.yaml`` and the records."""
     objective = job.recipe.objective
-    # Its ORPO reads both sides as whole conversations.
-    apart = objective.kind != "orpo"
-    files = write_conversations(job.home, job.recipe.data, job.folder, objective.spec.records, prompt_apart=apart)
+    layout = LAYOUTS.get(objective.kind, "apart")
+    files = write_conversations(job.home, job.recipe.data, job.folder, objective.spec.records, layout=layout)
     job.notices += left_out_notices(files)
     model, _ = job.name_base()
     values, unsupported = to_axolotl(job.recipe, model, files, chat_template(job))
@@ -134,6 +137,9 @@ def to_axolotl(
             values |= {
                 "rl": "dpo", "dpo_loss_type": [recipe.objective.loss_type, "sft"], "dpo_loss_weights": [1.0, weight],
             }  # fmt: skip
+        if objective.choice == "reward":
+            del values["rl"]
+            values |= {"reward_model": True, "model_type": "AutoModelForSequenceClassification", "num_labels": 1}
         unsupported += objective.unsupported
         understood += [f"objective.{key}" for key in ("kind", "loss_type", *recipe.objective.spec.keys)]
     values |= {
@@ -181,6 +187,8 @@ def _dataset(file: RecordFile) -> dict[str, object]:
         return {**common, "type": "input_output"}
     if file.kind == "pairs":
         return {**common, "type": "chat_template.default", "field_messages": "messages"}
+    if file.kind == "flat":
+        return {**common, "type": "bradley_terry.chat_template"}
     if file.kind == "sides":
         return {**common, "type": "chat_template.argilla"}
     if file.kind == "unpaired":

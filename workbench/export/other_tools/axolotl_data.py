@@ -9,7 +9,7 @@ from workbench.data.records.turns import ROLES
 from workbench.export.other_tools.imported_settings import ImportedSettings, short
 from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.prompt_formats import PromptFormat, alpaca_style
-from workbench.objectives.objective import RecordKind
+from workbench.objectives.objective import Objective
 
 # The kinds of dataset that need nothing else, and what they set. Alpaca's brings its own prompt, whatever the model.
 _ALPACA = {"data.format": "instruction", "data.template": "alpaca"}
@@ -32,6 +32,8 @@ _PAIR_FIELDS = {
     "field_messages": "prompt", "field_prompt": "prompt", "field_system": "system", "field_chosen": "chosen",
     "field_rejected": "rejected", "field_completion": "reply", "field_label": "label",
 }  # fmt: skip
+# The columns of pairs for a reward model, which have these names alone.
+_FLAT = {"prompt": "input", "chosen": "chosen", "rejected": "rejected"}
 _PLACES = ("path", "name", "data_files", "ds_type", "split", "type", "trust_remote_code", "preprocess_shards")
 _PROMPTS = ("format", "no_input_format", "system_format", "system_prompt")
 _TURNS = ("roles", "roles_to_train", "message_property_mappings", "message_field_role", "message_field_content",
@@ -61,10 +63,10 @@ def take_datasets(imported: ImportedSettings, folder: Path) -> None:
     _check_held_out(imported)
 
 
-def take_pairs(imported: ImportedSettings, folder: Path, kind_of_records: RecordKind) -> None:
+def take_pairs(imported: ImportedSettings, folder: Path, objective: Objective) -> None:
     """Take the datasets of preference training: the columns of each, and the template that its type names."""
     usual = {"prompt": "prompt", "reply": "completion", "label": "label"}
-    if kind_of_records == "pairs":
+    if objective.records == "pairs":
         usual = {"chosen": "chosen", "rejected": "rejected"}
     sources: list[dict[str, object]] = []
     for entry in _entries(imported.take("datasets")):
@@ -75,6 +77,9 @@ def take_pairs(imported: ImportedSettings, folder: Path, kind_of_records: Record
         _check_turns(imported, fields)
         if family == "chatml":
             imported.recipe["data.template"] = "chatml"
+        elif family == "bradley_terry" and kind == "bradley_terry.chat_template":
+            sources += [source | {"columns": _FLAT} for source in _places(imported, entry, folder)]
+            continue
         elif family not in ("", "chat_template"):
             imported.lack("datasets: type", kind, "the model's own template is used")
         named = {part: str(fields[key]) for key, part in _PAIR_FIELDS.items() if fields.get(key)}

@@ -15,6 +15,10 @@ from workbench.recipe.schema import Recipe
 
 _TAKEN_APART = ("optimizer", "lr_scheduler", "lr_scheduler_kwargs", "warmup_ratio", "warmup_steps", "eval_steps",
                 "neftune_noise_alpha")  # fmt: skip
+_BATCH: dict[str, object] = {
+    "training.per_device_train_batch_size": 1,
+    "training.gradient_accumulation_steps": 1,
+}
 _DEFAULTS: dict[str, object] = {
     # PEFT's, which Axolotl passes on.
     "adapter.r": 8,
@@ -23,8 +27,7 @@ _DEFAULTS: dict[str, object] = {
     "data.max_length": 512,
     "data.packing": False,
     "training.num_train_epochs": 1.0,
-    "training.per_device_train_batch_size": 1,
-    "training.gradient_accumulation_steps": 1,
+    **_BATCH,
     "training.gradient_checkpointing": False,
     "training.lr_scheduler_type": "cosine",
     "training.warmup_ratio": 0.03,
@@ -34,7 +37,7 @@ _DEFAULTS: dict[str, object] = {
     "training.seed": 42,
 }
 # Settings that train something else than an adapter on these records.
-_OTHER_TRAINING = ("reward_model", "process_reward_model", "relora", "use_eaft", "qat", "use_pose", "kd_trainer",
+_OTHER_TRAINING = ("process_reward_model", "relora", "use_eaft", "qat", "use_pose", "kd_trainer",
                    "trainer_cls")  # fmt: skip
 _OTHER_PLUGINS = ("kd.", "diffusion.", "grokfast.", "spectrum.")
 # Plugins that change speed and memory only.
@@ -83,11 +86,12 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
             kind="recipe",
         )
     known = {choice: (objective, other) for choice, objective, other in choices_of("axolotl")}
-    choice = str(imported.take("rl", ""))
+    choice = "reward" if imported.take("reward_model") else str(imported.take("rl", ""))
     found = known.get(choice)
     way = (
-        f"A recipe has supervised training, and rl: {', '.join(known)}. Remove that setting only if its data can be "
-        "trained on as it is: prompts with one reply each."
+        f"A recipe has supervised training, reward_model: true, and rl: "
+        f"{', '.join(name for name in known if name != 'reward')}. Remove that setting only if its data can be trained "
+        "on as it is: prompts with one reply each."
     )
     imported.refuse((*_OTHER_TRAINING, *(() if found else ("rl",))), origin, way)
     recipe = imported.recipe
@@ -105,10 +109,13 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
     imported.take_held_out_share("val_set_size")
     if found is not None:
         objective, other = found
+        imported.default(_BATCH)
         imported.take_objective(objective, other, choice)
+        if choice == "reward":
+            imported.ignore(["num_labels"])
         if objective.kind == "dpo":
             _take_losses(imported, str(recipe.get("objective.loss_type", "sigmoid")))
-        take_pairs(imported, folder, objective.records)
+        take_pairs(imported, folder, objective)
     else:
         take_datasets(imported, folder)
     _take_template(imported)

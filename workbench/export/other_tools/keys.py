@@ -71,28 +71,45 @@ def unsupported_settings(recipe: Recipe, understood: Iterable[str]) -> list[str]
     ]
 
 
-def read_settings(file: Path) -> dict[str, object]:
-    """Read another tool's YAML file.
+def read_text(file: Path) -> str:
+    """Read another tool's file as text.
 
     Raises:
-        WorkbenchError: the file cannot be read, or is not a mapping of settings.
+        WorkbenchError: the file cannot be read.
     """
     try:
         with file.open(encoding="utf-8-sig") as stream:
             text = stream.read(_MAX_CHARACTERS + 1)
         if len(text) > _MAX_CHARACTERS:
             raise ValueError("it is too large for a configuration")
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from None
+    return text
+
+
+def read_settings(file: Path) -> dict[str, object]:
+    """Read another tool's YAML or JSON file.
+
+    Raises:
+        WorkbenchError: the file cannot be read, or is not a mapping of settings.
+    """
+    text = read_text(file)
+    try:
         values = yaml.safe_load(text)
         if not isinstance(values, dict):
             raise ValueError("it has no settings")
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WorkbenchError(
-            f"{file} cannot be read: {reason}.",
-            "Give a YAML file of Axolotl, LLaMA-Factory or TRL, a notebook, or an adapter_config.json.",
-            kind="recipe",
-        ) from None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise _unreadable(file, error) from None
     return {str(key): value for key, value in values.items()}
+
+
+def _unreadable(file: Path, error: Exception) -> WorkbenchError:
+    reason = " ".join(str(error).split())[:200]
+    return WorkbenchError(
+        f"{file} cannot be read: {reason}.",
+        "Give a file of Axolotl, LLaMA-Factory, TRL, ms-swift or torchtune, a notebook, or an adapter_config.json.",
+        kind="recipe",
+    )
 
 
 def resolve_path(source: str, folder: Path) -> str:

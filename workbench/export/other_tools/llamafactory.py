@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from workbench.adapters.registry import method_of
 from workbench.data.rows.dataset_info import FILE as INFO
 from workbench.errors import WorkbenchError
-from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
+from workbench.export.conversations import Layout, RecordFile, left_out_notices, write_conversations
 from workbench.export.other_tools.keys import (
     OF_TRANSFORMERS,
     checkpoint_settings,
@@ -88,7 +88,8 @@ _COMPOSED = (
 def make(job: Job) -> None:
     """Write ``llamafactory.yaml``, ``dataset_info.json`` and the records."""
     kind = job.recipe.objective.spec.records
-    files = write_conversations(job.home, job.recipe.data, job.folder, kind, prompt_apart=kind == "pairs")
+    layout: Layout = "apart" if kind == "pairs" else "whole"
+    files = write_conversations(job.home, job.recipe.data, job.folder, kind, layout=layout)
     if any(file.kind == "segments" for file in files):
         raise WorkbenchError(
             "LLaMA-Factory trains on no records of labeled segments.",
