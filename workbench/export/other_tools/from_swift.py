@@ -60,7 +60,7 @@ def from_swift(
         )
     imported.refuse(OTHER_TRAINING, origin, _WAY)
     if not imported.has("dataset"):
-        way = "Name the data set that the tokens were made of: dataset."
+        way = "Name the dataset that the tokens were made of: dataset."
         imported.refuse(("cached_dataset",), origin, way, "trains on tokens that only ms-swift reads")
     environment = imported.take("ENV", {})
     if isinstance(environment, dict) and str(count := environment.get("NPROC_PER_NODE", "")).isdecimal():

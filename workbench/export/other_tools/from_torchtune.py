@@ -131,7 +131,7 @@ def from_torchtune(values: Mapping[str, object], file: Path) -> tuple[Recipe, li
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Settings by dotted key; data sets and the turns of a prompt template stay together."""
+    """Settings by dotted key; datasets and the turns of a prompt template stay together."""
     for name, value in values.items():
         key = f"{prefix}{name}"
         is_whole = key in _PARTS_WITH_KEYS or name == "prompt_template"

@@ -1,4 +1,4 @@
-"""Takes ms-swift's data sets: names with parts and numbers of records, columns, and those for evaluation."""
+"""Takes ms-swift's datasets: names with parts and numbers of records, columns, and those for evaluation."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _PARTS = {
 
 
 def take_datasets(imported: ImportedSettings, folder: Path) -> None:
-    """Take the data sets, which ms-swift joins, or interleaves by ``interleave_prob``.
+    """Take the datasets, which ms-swift joins, or interleaves by ``interleave_prob``.
 
     A name that is not here is kept, so that a run downloads it or says what it lacks.
     """
@@ -50,7 +50,7 @@ def take_datasets(imported: ImportedSettings, folder: Path) -> None:
 
 
 def _sources(imported: ImportedSettings, name: str, folder: Path) -> Iterable[dict[str, object]]:
-    """A data set as sources: one, or one for each of its parts."""
+    """A dataset as sources: one, or one for each of its parts."""
     place, parts, count = _parts(name)
     found = resolve_path(place, folder)
     limit = {"split": f"train[:{count}]"} if count else {}

@@ -1,4 +1,4 @@
-"""Takes torchtune's data sets: builders with a place, columns and a split of their own."""
+"""Takes torchtune's datasets: builders with a place, columns and a split of their own."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _HALVES = re.compile(r"(?P<name>[^\[\]]+)\[:(?P<share>\d{1,2})%\]")
 
 @dataclass(frozen=True)
 class _Builder:
-    """A builder of data sets: its usual source and columns, and how its records are read."""
+    """A builder of datasets: its usual source and columns, and how its records are read."""
 
     source: str = ""
     columns: Mapping[str, str] | None = None
@@ -64,10 +64,10 @@ _PARTS = {"instruction": "prompt", "input": "input", "output": "reply", "convers
 
 
 def take_datasets(imported: ImportedSettings, folder: Path, origin: str) -> None:
-    """Take the data sets, which torchtune joins, with the text that its tokenizer makes of them.
+    """Take the datasets, which torchtune joins, with the text that its tokenizer makes of them.
 
     Raises:
-        WorkbenchError: a data set is of a builder that a recipe has no counterpart for, such as one of images.
+        WorkbenchError: a dataset is of a builder that a recipe has no counterpart for, such as one of images.
     """
     given = imported.take("dataset", [])
     entries = [entry for entry in (given if isinstance(given, list) else [given]) if isinstance(entry, dict)]
@@ -103,7 +103,7 @@ def _builder(entry: Mapping[str, object], origin: str) -> _Builder:
 def _source(
     imported: ImportedSettings, entry: Mapping[str, object], builder: _Builder, folder: Path
 ) -> dict[str, object]:
-    """A data set as a source: where it is, and its columns and split where they are its own."""
+    """A dataset as a source: where it is, and its columns and split where they are its own."""
     for key, value in entry.items():
         if key not in _KEYS and value is not None:
             imported.lack(f"dataset.{key}", value)
@@ -157,7 +157,7 @@ def _trains_prompt(imported: ImportedSettings, entry: Mapping[str, object], buil
 
 
 def _take_split(imported: ImportedSettings, entries: list[dict[str, object]]) -> None:
-    """Take what is held out: a second data set, with which torchtune evaluates if it is told how often."""
+    """Take what is held out: a second dataset, with which torchtune evaluates if it is told how often."""
     validation = imported.take("dataset_val")
     every = imported.take("run_val_every_n_steps")
     imported.ignore(["batch_size_val"])

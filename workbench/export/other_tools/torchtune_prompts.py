@@ -1,7 +1,7 @@
 """The text that torchtune's tokenizers make of a conversation, as chat templates.
 
 torchtune's tokenizers write turns themselves, whatever template the model's own tokenizer has. A prompt template in the
-configuration, and the wording of Alpaca in its Alpaca data sets, come inside of that. ``begin`` and ``end`` are the
+configuration, and the wording of Alpaca in its Alpaca datasets, come inside of that. ``begin`` and ``end`` are the
 tokenizer's (:mod:`workbench.data.templates.lookup`).
 """
 
