@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from workbench.data.records.media import is_media_column, media_question
 from workbench.data.records.unused import UnusedField
 from workbench.data.records.values import common_length
 from workbench.errors import WorkbenchError
@@ -171,12 +172,14 @@ class DataFacts:
     @property
     def questions(self) -> tuple[str, ...]:
         """What to ask before a run starts."""
-        return tuple(text for text in (self.lost_replies, self.unused_question) if text)
+        media = media_question(self.skipped_reasons, self.unused)
+        return tuple(text for text in (self.lost_replies, media, self.unused_question) if text)
 
     @property
     def unused_question(self) -> str:
-        """Names the unused fields that look like a part of the conversation; empty if there are none."""
-        asked = [f"{field.path} ({records_text(field.records)})" for field in self.unused if field.asks]
+        """Names the unused fields, but for images, that look like a part of the conversation; empty without any."""
+        fields = [field for field in self.unused if field.asks and not is_media_column(field.path)]
+        asked = [f"{field.path} ({records_text(field.records)})" for field in fields]
         if not asked:
             return ""
         looks = "looks like a part" if len(asked) == 1 else "look like parts"
@@ -268,9 +271,10 @@ def refuse_if_nothing_is_trained(facts: DataFacts) -> None:
             kind="data_no_tokens",
         )
     reasons = "; ".join(f"{reason}: {count}" for reason, count in list(facts.skipped_reasons.items())[:3])
+    cure = media_question(facts.skipped_reasons, ()) or "Check the records, data.format and data.columns."
     raise WorkbenchError(
         f"The dataset has no usable record{f' ({reasons})' if reasons else ''}.",
-        "Check the records, data.format and data.columns.",
+        cure,
         kind="data_no_tokens",
     )
 

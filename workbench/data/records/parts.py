@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.data.records.conversation import BadRecord
+from workbench.data.records.media import is_media_part, media_problem
 from workbench.data.records.values import as_text, is_empty, type_in_words
 
 # Types of parts that hold reasoning, each under a key of the same name: Anthropic's and Mistral's.
@@ -43,7 +44,12 @@ def read_content(value: object, where: str, role: str) -> TurnContent:
     if isinstance(value, list) and all(isinstance(text, str) for text in value) and role != "tool":
         return TurnContent("\n\n".join(as_text(text, where) for text in value))
     parts = [value] if isinstance(value, dict) and role != "tool" and {"type", "text"} & value.keys() else value
-    if isinstance(parts, list) and parts and all(map(_is_part, parts)):
+    # A tool may return any object that has an image.
+    if (
+        isinstance(parts, list)
+        and parts
+        and all(_is_part(part) or (role != "tool" and is_media_part(part)) for part in parts)
+    ):
         return _joined([part if isinstance(part, dict) else {"text": part} for part in parts], where, role)
     if role == "tool" and isinstance(value, dict | list | bool):
         return TurnContent(json.dumps(value, ensure_ascii=False))
@@ -68,6 +74,8 @@ def _joined(parts: list[dict[str, Any]], where: str, role: str) -> TurnContent:
         elif isinstance(part.get("text"), str):
             used = "text"
             texts.append(as_text(part["text"], where))
+        elif problem := media_problem(part):
+            raise BadRecord(problem)
         else:
             raise BadRecord(f"{where} has a part of type {str(kind)[:40]!r}, expected text")
         left |= {f"content[].{key}": other for key, other in part.items() if key not in ("type", used)}
