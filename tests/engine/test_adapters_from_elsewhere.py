@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from tests.engine.runs_of_tiny import begin, ended, events_of
 from tests.engine.test_voices import TOKENS, ask
 from tests.engine.voices_of_tiny import answered, plain_reply, save_random_adapter
 from workbench.engine.daemon.engine import Engine
 from workbench.engine.model.precision import choose_precision
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.quantization import QuantizationSection
+from workbench.recipe.text import edit
 
 ELSEWHERE = "/somewhere/else/llama-7b"
 
@@ -115,6 +117,42 @@ def test_a_base_of_another_shape_and_one_without_adapter_are_refused(home, tiny_
         answered(Engine(home), ask(str(folder), base=str(other)))
     with pytest.raises(WorkbenchError, match="is a base model itself"):
         answered(Engine(home), ask(str(tiny_llama), base=str(other)))
+
+
+def test_a_run_continues_an_adapter_on_the_base_of_the_recipe_whatever_the_adapter_calls_it(
+    home, recipe, tiny_llama, tmp_path
+):
+    from safetensors.torch import load_file
+
+    from tests.conftest import make_tiny_llama
+
+    folder = save_random_adapter(tiny_llama, tmp_path / "adapter", 1)
+    moved(folder)
+    changes = {"adapter.continue_from": str(folder), "adapter.r": 4, "adapter.lora_alpha": 8, "training.max_steps": 1}
+    recipe = edit(recipe, {**changes, "training.learning_rate": 1e-5})
+    run, thread = begin(home, recipe)
+    ended(thread)
+    [notice] = [event["message"] for event in events_of(run, "warning") if event.get("kind") == "starting_adapter"]
+    assert f"names {ELSEWHERE} as its base. It is continued on {tiny_llama}" in notice
+    before, after = (load_file(place / "adapter_model.safetensors") for place in (folder, run.adapter))
+    assert all(float((after[name].float() - tensor.float()).abs().max()) < 0.02 for name, tensor in before.items())
+
+    def refusal(**more) -> WorkbenchError:
+        _, thread = begin(home, edit(recipe, {name.replace("__", "."): value for name, value in more.items()}))
+        thread.join(240)
+        assert thread.error is not None
+        return thread.error
+
+    wide = make_tiny_llama(tmp_path / "wide", hidden_size=32)
+    assert "does not fit" in refusal(model__source=str(wide)).message
+    # A run of this home says which base it was trained on.
+    of_run = refusal(model__source=str(wide), adapter__continue_from=run.id)
+    assert f"was trained on {tiny_llama}" in of_run.message
+    assert f"Set model.source to {tiny_llama}." in of_run.cure
+    rows = enlarged_adapter(tiny_llama, tmp_path / "rows", 400, target_modules=["q_proj", "embed_tokens"])
+    enlarged = refusal(adapter__continue_from=str(rows))
+    assert "enlarged vocabulary of 400 rows" in enlarged.message
+    assert "merged" in enlarged.cure
 
 
 def test_the_order_of_asking_changes_no_reply(home, tiny_llama, tmp_path):

@@ -38,19 +38,20 @@ class ReplyTarget:
         return self.run.id if self.run is not None else str(self.adapter)
 
 
-def resolve(home: Home, name: str, base: str = "") -> ReplyTarget:
+def resolve(home: Home, name: str, base: str = "", *, names_base: bool = True) -> ReplyTarget:
     """Find the base and adapter that a name refers to.
 
     Args:
         name: a run's id, prefix or folder; ``run@40`` for its checkpoint of step 40; an adapter folder; or the source
             of a base model.
         base: source of the base, in the place of the one that the run or the adapter folder names.
+        names_base: an adapter folder must name its base, unless ``base`` is given.
 
     Raises:
         WorkbenchError: there is no such run, adapter or model.
     """
     if not base:
-        return _resolve(home, name)
+        return _resolve(home, name, names_base=names_base)
     target = _resolve(home, name, names_base=False)
     if target.adapter is None:
         raise WorkbenchError(

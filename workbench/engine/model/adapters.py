@@ -136,7 +136,7 @@ def attach(base: LoadedBase, folder: Path) -> str:
     ):
         # PEFT attaches adapters of one method and one task at a time.
         base.detach_all()
-    rows = _check_fit(base, folder, config)
+    rows = check_fit(base, folder, config)
     if rows:
         base.notices.append(enlarge_vocabulary(base.model, rows, folder))
         base.tokenizer = adapters_tokenizer(folder, base.tokenizer, rows)
@@ -273,11 +273,14 @@ def _has_adapter(layer: "LoraLayer", name: str) -> bool:
     return name in layer.lora_A or name in layer.lora_embedding_A
 
 
-def _check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> int:
+def check_fit(base: LoadedBase, folder: Path, config: Mapping[str, object]) -> int:
     """Compare an adapter's shapes with the base's before PEFT changes anything.
 
     Returns:
         The rows of the adapter's vocabulary if they are more than the base's; else 0.
+
+    Raises:
+        WorkbenchError: it belongs to another base, or its file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 

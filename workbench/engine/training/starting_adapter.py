@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 from workbench.adapters.registry import adapter_method, method_of
 from workbench.engine.generation.reply_targets import resolve
 from workbench.engine.model.adapter_folder import check_adapter
-from workbench.engine.model.adapters import check_same_base
+from workbench.engine.model.adapters import check_fit, check_same_base
 from workbench.engine.model.base import LoadedBase
+from workbench.engine.model.new_rows import embedding_rows
 from workbench.engine.model.saving import copy_adapter, load_adapter
 from workbench.engine.steering.ranks import Ranks
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.adapter import AdapterSection
+from workbench.recipe.sections.model import ModelSection
 from workbench.runs.folder import RunFolder
 from workbench.storage.paths import Home
 
@@ -25,27 +27,63 @@ if TYPE_CHECKING:
 _FREE = {"target_modules", "exclude_modules", "modules_to_save", "init_lora_weights", "init_weights"}
 
 
-def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks) -> None:
+def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks) -> str:
     """Copy the adapter that a run starts from into its folder, so that it resumes even if the other one is gone.
+
+    An adapter that no run of this home made may name its base otherwise: the recipe's base counts, if the shapes fit.
+
+    Returns:
+        A notice if the adapter names another base; else nothing.
 
     Raises:
         WorkbenchError: there is no such adapter, it belongs to another base, or its settings are not the recipe's.
     """
     name = recipe.adapter.continue_from
     if name is None or (run.start / "adapter_config.json").is_file():
-        return
-    target = resolve(home, name)
+        return ""
+    target = resolve(home, name, names_base=False)
     if target.adapter is None:
         raise WorkbenchError(
             f"adapter.continue_from: {name} is a base model, or there is no such run or adapter folder.",
             "Give a run, a checkpoint (run@40) or an adapter folder; leave it empty for a new adapter.",
             kind="no_adapter",
         )
-    check_adapter(target.adapter)
-    check_same_base(base, target.model, name)
+    config = check_adapter(target.adapter)
+    if target.run is not None:
+        _check_base_of_run(base, target.model, name)
+    _check_rows(base, name, check_fit(base, target.adapter, config))
     _check_settings(name, recipe.adapter, target.adapter)
     folder = target.adapter
     ranks.first_before_others(lambda: copy_adapter(folder, run.start) if ranks.is_first else None)
+    named = str(config.get("base_model_name_or_path") or "")
+    if target.run is not None or base.is_named(named):
+        return ""
+    return (
+        f"adapter.continue_from: {name} names {named or 'no model'} as its base. It is continued on "
+        f"{base.section.source}, whose layers have the same shapes."
+    )
+
+
+def _check_base_of_run(base: LoadedBase, model: ModelSection, name: str) -> None:
+    try:
+        check_same_base(base, model, name)
+    except WorkbenchError as error:
+        raise WorkbenchError(
+            f"adapter.continue_from: {error.message}",
+            f"Set model.source to {model.source}. If that model has another name or path here, copy the folder of the "
+            "run's adapter out of the run and give that to adapter.continue_from.",
+            kind=error.kind,
+        ) from None
+
+
+def _check_rows(base: LoadedBase, name: str, rows: int) -> None:
+    if rows:
+        raise WorkbenchError(
+            f"adapter.continue_from: {name} was trained with an enlarged vocabulary of {rows:,} rows, and "
+            f"{base.section.source} has {embedding_rows(base.model):,}.",
+            "Export it as `merged` and train a new adapter on that: a run does not enlarge a base for an adapter.",
+            kind="adapter",
+        )
 
 
 def _check_settings(name: str, adapter: AdapterSection, folder: "Path") -> None:

@@ -55,7 +55,8 @@ def make_trainer(
     # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
     torch.manual_seed(recipe.training.seed)
     start = recipe.adapter.continue_from
-    keep_starting_adapter(context.home, context.run, recipe, base, context.ranks)
+    if notice := keep_starting_adapter(context.home, context.run, recipe, base, context.ranks):
+        warn(notice, kind="starting_adapter")
     head = _head(recipe, data)
     model = base.attach_new(recipe.trained_adapter, head, recipe.training.seed)
     weights = load_starting_weights(base, context.run, start) if start else {}
