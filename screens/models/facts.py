@@ -30,6 +30,7 @@ def facts_text(row: ModelRow, fit: Fit | None, *, is_wide: bool) -> Content:
         "dtype": plain(row.dtype),
         "context": f"{row.context_length:,} tokens" if row.context_length else "",
         "weights": _weights(row),
+        "facts from": plain(row.read_from),
         "listed in": plain(row.listed),
     }
     known = [(label, value) for label, value in pairs.items() if value]
@@ -52,5 +53,6 @@ def _weights(row: ModelRow) -> str:
     if row.place == "here":
         return f"on disk, {file_size(row.size_on_disk)}"
     if row.place == "hub":
-        return f"not downloaded, {file_size(2 * row.parameters)}" if row.parameters else "hub"
+        size = row.size_on_hub or 2 * (row.parameters or 0)
+        return f"not downloaded, {file_size(size)}" if size else "hub"
     return "local folder" if row.place == "folder" else "local file"

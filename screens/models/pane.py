@@ -125,7 +125,10 @@ class ModelsPane(Pane):
         self._check_fits_soon.ask()
 
     def on_skeleton_changed(self, event: SkeletonChanged) -> None:
-        """Offer a fix if the model that was just chosen does not accept the adapter settings."""
+        """Offer a fix if the model that was just chosen does not accept the adapter settings; list what was read."""
+        source = self.session.recipe.model.source
+        if self._all and all(row.source != source or not row.architecture for row in self._all):
+            self.run_worker(self._read_rows(), exclusive=True, group="rows")
         if event.skeleton is not None and self._just_chosen == self.session.recipe.model.source:
             self._just_chosen = ""
             self._offer_fix(event.skeleton)

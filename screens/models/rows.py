@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.errors import WorkbenchError
 from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
+from workbench.models.hub_weights import HubWeights
 from workbench.models.local import FolderFacts, read_config
 from workbench.models.own_list import OwnModel, own_list_file, own_models
 from workbench.models.refreshed import RefreshedList, refreshed_models
@@ -29,7 +30,8 @@ class ModelRow:
         architecture: the class in transformers.
         place: on this machine, on the hub, or a typed path.
         lack: why a local model cannot be trained, in words; empty if it can.
-        size_on_disk: bytes of the weights on this machine; 0 if there are none.
+        size_on_disk: bytes of the weights on this machine; 0 if there are none. size_on_hub: to download; 0 if unknown.
+        read_from: where the facts are from, in words; empty if they are from the list that has it.
         listed: which list has it, in words; empty for a model that is only on this machine, or typed.
     """
 
@@ -44,6 +46,8 @@ class ModelRow:
     dtype: str = ""
     lack: str = ""
     size_on_disk: int = 0
+    size_on_hub: int = 0
+    read_from: str = ""
     listed: str = ""
 
     @property
@@ -152,6 +156,7 @@ def _of_refreshed(newer: RefreshedList) -> Iterator[ModelRow]:
             model.gated,
             model.context_length,
             stored.label if stored else model.dtype,
+            read_from=f"config.json and listing on the hub, {newer.day}",
             listed=f"hub, read on {newer.day}",
         )
 
@@ -170,22 +175,42 @@ def _of_local(local: LocalModelFacts) -> ModelRow:
     )
     if facts is None:
         return row
-    return replace(
+    row = replace(
         row,
         parameters=facts.parameters,
         architecture=facts.architecture,
         model_type=facts.model_type,
         context_length=facts.context,
-        dtype=_dtype(facts),
+        dtype=_dtype(facts.config, facts.dtypes),
+        read_from="its files on this machine",
+    )
+    return row if local.on_hub is None or facts.weight_bytes else _without_weights(row, facts, local.on_hub)
+
+
+def _without_weights(row: ModelRow, facts: FolderFacts, weights: HubWeights) -> ModelRow:
+    """The row of a hub model of which only the configuration is here, with what the hub has of its weights."""
+    is_packed = stored_quantization(facts.config) is not None
+    read = "config.json and weight headers" if weights.dtypes else "config.json and list of files"
+    return replace(
+        row,
+        place="hub",
+        lack="" if weights.files else weights.unread,
+        parameters=sum(weights.dtypes.values()) if weights.dtypes and not is_packed else None,
+        dtype=_dtype(facts.config, weights.dtypes),
+        gated=weights.gated,
+        size_on_hub=weights.bytes,
+        read_from=f"{read} on the hub, {weights.day}",
     )
 
 
-def _dtype(facts: FolderFacts) -> str:
-    stored = stored_quantization(facts.config)
-    return stored.label if stored else ", ".join(facts.dtypes)
+def _dtype(config: Mapping[str, object], dtypes: Iterable[str]) -> str:
+    stored = stored_quantization(config)
+    return stored.label if stored else ", ".join(dtypes)
 
 
 def _merged(known: ModelRow, local: ModelRow) -> ModelRow:
-    """Combine a catalog model with its files on this machine, complete or not."""
+    """Combine a listed model with its files on this machine, complete or not."""
+    if not known.architecture:  # the list has only its name
+        return replace(local, listed=known.listed)
     place: Place = "hub" if local.lack else "here"
     return replace(known, place=place, lack="", size_on_disk=local.size_on_disk)

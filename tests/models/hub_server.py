@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ class Hub:
     """What is served: ``repos`` maps ids to folders; ``taken`` is what was sent.
 
     ``renamed`` maps former ids to those of today; ``branches`` maps ids to the folder of their branch ``next``;
-    ``gated`` repositories refuse files, ``disabled`` ones everything; ``broken`` owners cannot be listed.
+    ``gated`` repositories refuse files, ``disabled`` ones everything; ``broken`` owners cannot be listed. Without
+    ``has_ranges``, whole files are sent whatever range was asked for, as some mirrors do. ``cards`` maps ids to the
+    front matter of their cards. What is in ``taken`` has the range that was asked for behind its name.
     """
 
     def __init__(self) -> None:
@@ -28,6 +31,8 @@ class Hub:
         self.gated: set[str] = set()
         self.disabled: set[str] = set()
         self.broken: set[str] = set()
+        self.has_ranges = True
+        self.cards: dict[str, dict[str, str]] = {}
         self.taken: list[str] = []
         self.tokens: set[str | None] = set()
         self.hold = threading.Event()
@@ -74,10 +79,14 @@ class _Handler(QuietHandler):
             return self.refuse(404, "EntryNotFound", with_body)
         data = (folder / name).read_bytes()
         if with_body:
-            self.hub.taken.append(name)
-            if name.endswith(".safetensors"):
+            self.hub.taken.append(f"{name} {self.headers['Range']}" if "Range" in self.headers else name)
+            if name.endswith(".safetensors") and "Range" not in self.headers:
                 self.hub.hold.wait(30)
         headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit}
+        if (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))) and self.hub.has_ranges:
+            first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            return self.send_bytes(206, data[first : last + 1], with_body, headers)
         return self.send_bytes(200, data, with_body, headers)
 
     def redirect(self, repo: str, with_body: bool) -> None:
@@ -135,5 +144,6 @@ class _Handler(QuietHandler):
             ]
         else:
             siblings = [{"rfilename": str(file.relative_to(folder)), "size": file.stat().st_size} for file in files]
-            listing = {"id": repo, "sha": commit, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+            listing = {"id": repo, "sha": commit, "siblings": siblings, "private": False, "tags": [], "downloads": 0,
+                       "cardData": self.hub.cards.get(repo)}  # fmt: skip
         return self.send_bytes(200, json.dumps(listing).encode(), with_body, {"Content-Type": "application/json"})

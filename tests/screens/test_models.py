@@ -1,5 +1,6 @@
 """Models: the list, the search, taking one into the recipe, bringing one onto the machine."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.peak import Peak
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import catalog, catalog_skeleton
+from workbench.models.hub_weights import HubWeights, keep_weights
 from workbench.recipe.schema import Recipe
-from workbench.recipe.sections.model import DEFAULT_MODEL
+from workbench.recipe.sections.model import DEFAULT_MODEL, ModelSection
 from workbench.storage.paths import Home
 
 GIB = 2**30
@@ -145,6 +147,28 @@ async def test_a_folder_in_use_stands_in_the_list(tmp_path: Path, tiny_llama: Pa
         screen.app.query_one(SearchField).value = ""
         await screen.until(lambda: len(names(screen)) > 2, "the whole list")
         assert names(screen)[1].endswith(tiny_llama.name)
+
+
+async def test_a_hub_model_in_use_shows_what_was_read_of_its_files_before_any_download(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    home, commit = Home(tmp_path), "0123456789abcdef"
+    engine = ScriptedEngine(home, skeleton=catalog_skeleton("openai-community/gpt2"))
+    async with opened(tmp_path, engine=engine) as screen:
+        await listed(screen)
+        # What the engine leaves in the caches when it is asked for the model's layers.
+        snapshot = tmp_path / "hub" / "hub" / "models--some--model" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        shutil.copy(tiny_llama / "config.json", snapshot)
+        weights = HubWeights(commit, "2026-11-30", 2_470_000_000, 2, {"BF16": 1_235_000_000}, licence="tiny-research")
+        keep_weights(home, ModelSection(source="some/model"), weights)
+        screen.app.query_one(SearchField).value = "some/model"
+        await screen.press("slash", "enter")
+        await screen.until(lambda: "weight headers on the hub, 2026-11-30" in facts(screen), "what was read")
+        assert "not downloaded, 2.5 GB" in facts(screen)
+        assert "tiny-research" in facts(screen)
+        row = next(row for row in screen.app.query_one(ModelsPane)._all if row.source == "some/model")
+        assert (row.place, row.parameters, row.dtype, row.lack) == ("hub", 1_235_000_000, "BF16", "")
 
 
 async def test_letters_search_and_enter_takes_the_first_hit(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def _tokenizer_folder(home: Home, model: ModelSection, fetch: bool, report: Repo
     if folder is None:
         folder = fetch_config(home, model, report, cancelled)
     elif local_path(model.source) is None:
-        folder = fetch_texts(model, report, cancelled)
+        folder = fetch_texts(home, model, report, cancelled)
     # For a folder without a tokenizer, fetch_model raises the error that a run would raise.
     return folder if has_tokenizer(folder) else fetch_model(home, model, report, cancelled).folder
 

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from workbench import __version__
 from workbench.data.open_source import source_path
 from workbench.evaluation.report_data import BaseData, EvaluationData, FileData, PrecisionData, ProvenanceData
 from workbench.models.catalog import catalog_entry
 from workbench.models.gguf import ConversionOrigin, read_origin
+from workbench.models.model_card import card_license
 from workbench.models.sources import LocalModel
 from workbench.recipe.data_sources import renamed, source_names
 from workbench.recipe.schema import Recipe
@@ -28,7 +27,6 @@ from workbench.storage.folders import files_below
 
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 _BLOCK_BYTES = 1 << 22
-_MAX_FRONT_MATTER = 100_000
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ def base_facts(recipe: Recipe, local: LocalModel | None) -> BaseFacts:
     if local is None:
         return BaseFacts(name, "missing", recipe.model.revision, _catalog_licence(source))
     origin = read_origin(local.folder) or ConversionOrigin()
-    licence = _card_licence(local.folder) or origin.license or _catalog_licence(source)
+    licence = card_license(local.folder) or origin.license or _catalog_licence(source)
     known = licence if _LICENCE.fullmatch(licence) else ""
     return BaseFacts(name, local.origin, local.revision, known, origin.sha256, local.subfolder)
 
@@ -239,18 +237,6 @@ def _data_file(name: str, report: Callable[[str, float], None]) -> DataFile:
                 done += len(block)
                 report(public_name(name), done / max(total, 1))
     return DataFile(public_name(name), total, digest.hexdigest())
-
-
-def _card_licence(folder: Path) -> str:
-    """``license`` from the front matter of a downloaded model's card; empty without one."""
-    try:
-        with (folder / "README.md").open(encoding="utf-8") as file:
-            head = file.read(_MAX_FRONT_MATTER)
-        match = re.match(r"---\s*\n(.*?)\n---\s*\n", head, re.DOTALL)
-        facts = yaml.safe_load(match[1]) if match else None
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-    return str(facts.get("license") or "") if isinstance(facts, dict) else ""
 
 
 def _catalog_licence(source: str) -> str:

@@ -5,18 +5,22 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from workbench.errors import WorkbenchError
 from workbench.failures.hub_errors import hub_error, unreachable
 from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
+from workbench.models.hub_weights import HubWeights, read_weights
 from workbench.models.local import WEIGHTS_INDEX, cached_snapshot, hub_cache
 from workbench.progress import Cancelled, Progress, Report
 from workbench.units import size_in
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
 
 _PROBE_SECONDS = 4.0
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -26,10 +30,14 @@ _TEXT_ENDINGS = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A downloaded revision of a repository: the model's folder in the hub cache, and the commit hash."""
+    """A downloaded revision of a repository: the model's folder in the hub cache, and the commit hash.
+
+    ``weights``: what the hub has of weights that were not downloaded; None if they were.
+    """
 
     folder: Path
     commit: str
+    weights: HubWeights | None = None
 
 
 def unreachable_reason(seconds: float = _PROBE_SECONDS) -> str | None:
@@ -75,7 +83,7 @@ def download_model(
     Args:
         subfolder: the folder of the repository that has the model; None for its top level.
         with_code: also download the repository's Python files.
-        config_only: download no weights.
+        config_only: download no weights; only their headers are read.
 
     Raises:
         WorkbenchError: ``unreachable``, ``gated``, ``model_not_found``, ``no_safetensors``, ``disk_full``, …
@@ -120,6 +128,15 @@ def files_to_download(
         raise _no_model(top)
     if config_only:
         return [name for name in text if not name.endswith(".index.json")]
+    return sorted(text + _weights(top, shards))
+
+
+def _weights(top: list[str], shards: Iterable[str]) -> list[str]:
+    """The weight files among the names of a model's folder.
+
+    Raises:
+        WorkbenchError: there are none; kind ``no_safetensors``.
+    """
     listed = set(shards)
     weights = (
         [name for name in top if name in listed]
@@ -128,7 +145,7 @@ def files_to_download(
     )
     if not weights:
         raise _no_safetensors(top)
-    return sorted(text + weights)
+    return weights
 
 
 def _no_model(top: list[str]) -> WorkbenchError:
@@ -174,6 +191,7 @@ def _check_disk_space(repo: str, needed: int) -> None:
 class _SnapshotJson(TypedDict):
     folder: str
     commit: str
+    weights: dict[str, object] | None
 
 
 def _download(repo: str, revision: str | None, subfolder: str, with_code: bool, config_only: bool) -> _SnapshotJson:
@@ -200,6 +218,7 @@ def _download(repo: str, revision: str | None, subfolder: str, with_code: bool, 
         patterns = [glob.escape(inside + name) for name in selected]
         with bars_as_progress("downloading", missing):
             folder = snapshot_download(repo, revision=revision, allow_patterns=patterns, tqdm_class=tqdm)
+        weights = _without_download(listing, sizes, inside) if config_only else None
     except WorkbenchError as error:
         where = f"{repo} on the hub" if not inside else f"{subfolder} of {repo} on the hub"
         message = error.message.replace("This repository", where)
@@ -208,7 +227,21 @@ def _download(repo: str, revision: str | None, subfolder: str, with_code: bool, 
         if known := hub_error(error, f"the model {repo}"):
             raise known from error
         raise
-    return {"folder": str(Path(folder) / subfolder), "commit": Path(folder).name}
+    return {"folder": str(Path(folder) / subfolder), "commit": Path(folder).name, "weights": weights}
+
+
+def _without_download(listing: "ModelInfo", sizes: Mapping[str, int], inside: str) -> dict[str, object]:
+    """What the hub has of the weights, from the headers of their files."""
+    report("reading the headers of the weights", None, listing.id)
+    top = [name for name in sizes if "/" not in name]
+    try:
+        names, unread = _weights(top, ()), ""
+    except WorkbenchError as error:
+        names, unread = [], error.message.replace("This repository", listing.id)
+        if WEIGHTS_INDEX in sizes:  # it gives the files other names
+            names, unread = [name for name in top if name.endswith(".safetensors")], ""
+    weights = read_weights(listing, sizes, names, inside)
+    return asdict(replace(weights, unread=unread) if unread else weights)
 
 
 def _shards(repo: str, commit: str | None, inside: str) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -186,14 +187,43 @@ def safetensors_header(file: Path) -> dict[str, TensorHeader]:
         ValueError: it is not a safetensors file.
     """
     with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= _MAX_HEADER_BYTES:
-            raise ValueError(f"{file.name} is not a safetensors file, or is damaged")
-        header = json.loads(stream.read(length))
-    if not isinstance(header, dict):
-        raise ValueError(f"{file.name} is not a safetensors file, or is damaged")
-    header.pop("__metadata__", None)
-    return header
+        return parse_header(stream.read(header_length(stream.read(8), file.name)), file.name)
+
+
+def header_length(start: bytes, name: str) -> int:
+    """Bytes of the header of a safetensors file, which follows the eight that say so.
+
+    Args:
+        start: the beginning of the file called ``name``.
+
+    Raises:
+        ValueError: it is not a safetensors file.
+    """
+    length = int.from_bytes(start[:8], "little")
+    if not 0 < length <= _MAX_HEADER_BYTES:
+        raise ValueError(f"{name} is not a safetensors file, or is damaged")
+    return length
+
+
+def parse_header(header: bytes, name: str) -> dict[str, TensorHeader]:
+    """The tensors that the header of a safetensors file lists, by name.
+
+    Raises:
+        ValueError: it is not the header of a safetensors file.
+    """
+    tensors = json.loads(header)
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{name} is not a safetensors file, or is damaged")
+    tensors.pop("__metadata__", None)
+    return tensors
+
+
+def count_elements(header: dict[str, TensorHeader]) -> dict[str, int]:
+    """Elements by safetensors' dtype name."""
+    counts: dict[str, int] = {}
+    for tensor in header.values():
+        counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+    return counts
 
 
 def hub_cache() -> Path:
@@ -247,16 +277,15 @@ def _integer(values: dict[str, object], *names: str) -> int | None:
 
 
 def _element_counts(files: list[Path]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for file in files:
         try:
-            for tensor in safetensors_header(file).values():
-                counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+            counts.update(count_elements(safetensors_header(file)))
         except (OSError, ValueError, KeyError, TypeError):
             # A missing or damaged file is reported when the model is loaded; here the counts are just unknown.
             return {}
 
-    return counts
+    return dict(counts)
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from workbench.machine.hub import endpoint, is_hub_id
 from workbench.models import wheel
 from workbench.models.gguf import convert_gguf, converted_folder, find_converted, read_origin
 from workbench.models.hub import download_model, unreachable_reason
+from workbench.models.hub_weights import HubWeights, keep_weights, kept_weights
 from workbench.models.local import (
     FolderFacts,
     Missing,
@@ -64,7 +65,7 @@ class LocalModelFacts:
     """One model in the list of models on this machine.
 
     ``bytes`` is the size of its weights; ``license`` is empty if its files do not state one; ``missing`` says what it
-    lacks for training.
+    lacks for training. ``on_hub``: what the hub has of its weights, if that was read.
     """
 
     source: str
@@ -75,6 +76,7 @@ class LocalModelFacts:
     license: str = ""
     missing: Missing = ""
     facts: FolderFacts | None = field(default=None, hash=False)
+    on_hub: HubWeights | None = field(default=None, hash=False)
 
 
 def fetch_model(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> LocalModel:
@@ -144,17 +146,19 @@ def fetch_config(home: Home, model: ModelSection, progress: Report, cancelled: C
     if folder := find_config(home, model):
         return folder
     if local_path(model.source) is None and not _may_use_wheel(model):
-        return fetch_texts(model, progress, cancelled)
+        return fetch_texts(home, model, progress, cancelled)
     return fetch_model(home, model, progress, cancelled).folder
 
 
-def fetch_texts(model: ModelSection, progress: Report, cancelled: Cancelled) -> Path:
+def fetch_texts(home: Home, model: ModelSection, progress: Report, cancelled: Cancelled) -> Path:
     """Download a hub model's configuration, tokenizer and, where it is allowed, code; returns its folder.
+
+    What the hub has of its weights is read and kept, see :mod:`workbench.models.hub_weights`.
 
     Raises:
         WorkbenchError: as :func:`fetch_model`.
     """
-    return download_model(
+    snapshot = download_model(
         model.source,
         model.revision,
         progress,
@@ -162,7 +166,10 @@ def fetch_texts(model: ModelSection, progress: Report, cancelled: Cancelled) -> 
         subfolder=model.subfolder,
         with_code=model.trust_remote_code,
         config_only=True,
-    ).folder
+    )
+    if snapshot.weights is not None:
+        keep_weights(home, model, snapshot.weights)
+    return snapshot.folder
 
 
 def local_models(home: Home) -> list[LocalModelFacts]:
@@ -170,7 +177,9 @@ def local_models(home: Home) -> list[LocalModelFacts]:
     models = []
     for repo, snapshot in cached_repos():
         if (snapshot / "config.json").is_file():
-            models.append(_facts_of(repo, snapshot, "hub", snapshot.name))
+            weights = kept_weights(home, repo, snapshot.name)
+            facts = _facts_of(repo, snapshot, "hub", snapshot.name, weights.licence if weights is not None else "")
+            models.append(replace(facts, on_hub=weights))
     for folder in entries(home.models):
         if origin := read_origin(folder):
             kind: Origin = "wheel" if origin.sha256 == wheel.GGUF_SHA256 else "gguf"

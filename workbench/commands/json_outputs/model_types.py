@@ -127,6 +127,29 @@ class ModelFit(TypedDict):
     methods: dict[str, MethodFit | None]
 
 
+class WeightsLook(TypedDict):
+    """What is known about a model's weights, without loading them.
+
+    Attributes:
+        where: ``disk``, ``hub`` or ``nowhere``.
+        read_from: what was read, in words.
+        bytes: size of the weight files; 0 if unknown. files: how many there are.
+        dtypes: elements as stored, by safetensors' dtype name; empty if the headers of the files were not read.
+        license: empty if unknown.
+        gated: whether the hub asks to accept the license first.
+        note: why something is unknown or missing; empty if nothing is.
+    """
+
+    where: Literal["disk", "hub", "nowhere"]
+    read_from: str
+    bytes: int
+    files: int
+    dtypes: dict[str, int]
+    license: str
+    gated: bool
+    note: str
+
+
 class Tree(TypedDict):
     """A module tree.
 
@@ -136,6 +159,7 @@ class Tree(TypedDict):
         config: of the model, as far as estimates need it.
         root: the tree: ``class``, ``name`` or ``indices``, ``kind``, ``facts``, ``tensors``, ``children``.
         stored_quantization: how the model's files are quantized; only if they are.
+        weights: what is known of its weights.
     """
 
     format: int
@@ -146,6 +170,7 @@ class Tree(TypedDict):
     root: dict[str, Any]
     parameters: int
     stored_quantization: NotRequired[str]
+    weights: WeightsLook
 
 
 class EstimatedModel(TypedDict):
