@@ -59,6 +59,8 @@ _LACKS = {
     "config": "config.json is missing or damaged",
     "weights": "the weights are not downloaded yet",
     "shards": "some weight files are missing",
+    "names": "the weight files have other names than transformers expects",
+    "adapter": "the folder has an adapter beside the model, and transformers would load both",
     "lfs": "files are Git LFS pointers: run git lfs pull in the folder",
     "only_pickle": "the weights are pickle files, which are never loaded",
 }

@@ -11,13 +11,16 @@ from tests.engine.runs_of_tiny import begin, curve, ended, events_of
 from tests.models.downloads import TINY, fetch, refusal
 from tests.models.hub_server import COMMIT, COMMIT_OF_BRANCH
 from workbench.data.templates.template import Template
+from workbench.engine.model.load_base import load_base
 from workbench.errors import WorkbenchError
+from workbench.models.damaged import damaged_file
 from workbench.models.remote_code import remote_code
 from workbench.models.sources import fetch_config, fetch_model, find_config, find_local
 from workbench.models.tokenizers import load_tokenizer
 from workbench.models.trees import skeleton_in_catalog, skeleton_of
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.model import ModelSection
+from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.text import RecipeError, choosing_model, edit, from_yaml, to_yaml
 from workbench.storage.paths import Home
 
@@ -213,6 +216,85 @@ def test_missing_shards_are_named(tiny_llama, tmp_path, home):
     assert f"lacks 4 of the 5 weight files that its index lists: {names[0]}, {names[1]}, {names[3]} and 1 more" in (
         caught.value.message
     )
+
+
+def test_weights_are_found_as_transformers_finds_them_and_other_names_are_refused(tiny_llama, tmp_path, home):
+    model = ModelSection(source=str(shutil.copytree(tiny_llama, tmp_path / "model")))
+    folder = Path(model.source)
+    # An index that was left when the shards were joined.
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}))
+    assert find_local(home, model)
+    index.unlink()
+    for name, cure in (
+        ("consolidated.safetensors", "publisher's own format"),
+        ("weights.safetensors", "rename it to model.safetensors"),
+        ("model-00001-of-00002.safetensors", "Copy model.safetensors.index.json, and the shards"),
+    ):
+        next(folder.glob("*.safetensors")).rename(folder / name)
+        with pytest.raises(WorkbenchError, match=rf"has the weight files {name}, but neither") as caught:
+            fetch_model(home, model, lambda step: None, bool)
+        assert cure in caught.value.cure
+    change_config(folder, transformers_weights="model-00001-of-00002.safetensors")
+    assert find_local(home, model)
+
+
+def test_an_adapter_beside_a_model_is_not_loaded_with_it(hub, home, tiny_llama, tmp_path):
+    (hub.repos[TINY.source] / "adapter_config.json").write_text("{}")
+    assert not (fetch(home)[0] / "adapter_config.json").exists()
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "both"))
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(WorkbenchError, match="contains a model and an adapter") as caught:
+        fetch_model(home, ModelSection(source=str(folder)), lambda step: None, bool)
+    assert "Move adapter_config.json" in caught.value.cure
+
+
+def test_weights_that_the_files_lack_are_named_and_not_random_and_unused_ones_are_named(
+    tiny_llama, tmp_path, home, records
+):
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    more = {"model.layers.2.eh_proj.weight": weights["model.norm.weight"].clone()}
+    save_file({**weights, **more}, folder / "model.safetensors", {"format": "pt"})
+    recipe = edit(tiny_recipe(folder, records), {"training.max_steps": 1})
+    run, thread = begin(home, recipe)
+    ended(thread)
+    [notice] = [event["message"] for event in events_of(run, "warning") if event.get("kind") == "model_files"]
+    assert notice.startswith("1 tensor of the files is not used by LlamaForCausalLM")
+    assert "model.layers.2.eh_proj.weight" in notice
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    error = failure(home, recipe)
+    assert "lack 1 tensor of LlamaForCausalLM: model.layers.1.mlp.up_proj.weight" in error.message
+
+
+def test_a_damaged_file_is_named_with_what_is_wrong(tiny_llama, tmp_path, home):
+    whole = (tiny_llama / "model.safetensors").read_bytes()
+    config = (tiny_llama / "config.json").read_bytes()
+    cases = {
+        "begins with a byte order mark": ("config.json", b"\xef\xbb\xbf" + config),
+        f"has {len(whole) // 2:,} bytes, and its header says {len(whole):,}": (
+            "model.safetensors", whole[: len(whole) // 2],
+        ),
+        "is empty": ("model.safetensors", b""),
+        "is a web page, not weights": ("model.safetensors", b"<!DOCTYPE html><html>"),
+        "is not valid JSON": ("tokenizer.json", b"{"),
+        "config.json has no model_type": ("config.json", b"{}"),
+        r"transformers rejects .*config\.json: .*'initializer_range'": (
+            "config.json", json.dumps(json.loads(config) | {"initializer_range": 2.0}).encode(),
+        ),
+    }  # fmt: skip
+    for number, (words, (name, content)) in enumerate(cases.items()):
+        folder = Path(shutil.copytree(tiny_llama, tmp_path / str(number)))
+        (folder / name).write_bytes(content)
+        section, asked = ModelSection(source=str(folder)), QuantizationSection(method="none")
+        with pytest.raises(WorkbenchError, match=words) as caught:
+            load_base(home, section, asked, lambda step: None, bool)
+        assert name in caught.value.message
+        assert caught.value.kind in ("model_damaged", "model_config")
+    assert damaged_file(tiny_llama) is None
 
 
 def test_pickled_weights_are_told_from_other_pickles_and_the_conversion_works(tiny_llama, tmp_path, home):

@@ -128,6 +128,26 @@ def test_a_run_on_it_says_in_recipe_and_journal_what_is_stored(nf4_folder, recor
     assert prepared["base"] == "nf4 (bitsandbytes), as stored"
 
 
+def test_weights_that_are_not_quantized_as_their_configuration_says_are_refused(tiny_llama, nf4_folder, tmp_path):
+    """As after a merge of an adapter into a quantized base."""
+    import shutil
+
+    shutil.copytree(tiny_llama, tmp_path / "merged")
+    config = {**read_config(tiny_llama), "quantization_config": read_config(nf4_folder)["quantization_config"]}
+    (tmp_path / "merged" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    home, recipe = Home(tmp_path / "home"), edit(Recipe(), {"model.source": str(tmp_path / "merged")})
+    check_stored_base(home, edit(recipe, {"model.source": str(nf4_folder)}))
+    for ask in (
+        lambda: check_stored_base(home, recipe),
+        lambda: load_base(home, recipe.model, recipe.quantization, lambda _: None, lambda: False),
+    ):
+        with pytest.raises(
+            WorkbenchError, match=r"stored as nf4 .* but its weights are not quantized \(BF16\)"
+        ) as caught:
+            ask()
+        assert "Remove quantization_config" in caught.value.cure
+
+
 def write_fp8(source: Path, folder: Path) -> Path:
     """The linear layers as FP8 in blocks of 32 × 32, as DeepSeek publishes its own."""
     import torch

@@ -130,6 +130,8 @@ def _parse_config(config: dict[str, object], code: Path | None = None) -> "PreTr
     from transformers import CONFIG_MAPPING
 
     model_type = config.get("model_type")
+    if code is None and not model_type:
+        check_continues_text(config)  # says that it is missing
     if code is None and (not isinstance(model_type, str) or model_type not in CONFIG_MAPPING):
         raise WorkbenchError(
             f"transformers has no model type {model_type!r}.",

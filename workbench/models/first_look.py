@@ -103,6 +103,8 @@ def _of_folder(folder: Path | None, model: ModelSection) -> FirstLook:
 _LACKS = {
     "weights": "The folder has no weights: enough to inspect and estimate, not to train.",
     "shards": "Some of the weight files that its index lists are missing.",
+    "names": "Its weight files have other names than transformers expects.",
+    "adapter": "The folder has an adapter beside the model, and transformers would load both.",
     "only_pickle": "Its weights are pickle files, which can run code when loaded; they are not read.",
     "lfs": "Some of its files are Git LFS pointers: run git lfs pull in the folder.",
     "tokenizer": "The folder has no tokenizer.",

@@ -15,7 +15,7 @@ from workbench.failures.hub_errors import hub_error, unreachable
 from workbench.machine.hub import DEFAULT_ENDPOINT, endpoint, is_offline
 from workbench.models.child import bars_as_progress, report, run_in_child
 from workbench.models.hub_weights import HubWeights, read_weights
-from workbench.models.local import WEIGHTS_INDEX, cached_snapshot, hub_cache
+from workbench.models.local import ADAPTER_CONFIG, WEIGHTS_INDEX, cached_snapshot, hub_cache
 from workbench.progress import Cancelled, Progress, Report
 from workbench.units import size_in
 
@@ -123,6 +123,8 @@ def files_to_download(
     names = list(names)
     top = [name for name in names if "/" not in name]
     text = [name for name in top if name.endswith(_TEXT_ENDINGS) or (with_code and name.endswith(".py"))]
+    # transformers would load an adapter beside a model together with it.
+    text = [name for name in text if name != ADAPTER_CONFIG]
     text += [name for name in names if name.startswith(_TEMPLATES) and name.endswith(".jinja")]
     if "config.json" not in top:
         raise _no_model(top)
@@ -149,7 +151,7 @@ def _weights(top: list[str], shards: Iterable[str]) -> list[str]:
 
 
 def _no_model(top: list[str]) -> WorkbenchError:
-    if "adapter_config.json" in top:
+    if ADAPTER_CONFIG in top:
         return WorkbenchError(
             "This repository contains an adapter, not a model.",
             "Use the model named as base_model_name_or_path in its adapter_config.json.",

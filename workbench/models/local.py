@@ -23,6 +23,7 @@ ORIGIN_FILE = "origin.json"
 """In the folder of a converted model: what it was made from, see :class:`workbench.models.gguf.ConversionOrigin`."""
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 # A header takes a few hundred bytes per tensor. A larger one is damaged, or meant to exhaust the reader's memory.
 _MAX_HEADER_BYTES = 100_000_000
@@ -30,9 +31,10 @@ _MAX_HEADER_BYTES = 100_000_000
 # Not the arguments of a trainer or the state of an optimizer, which are pickles too.
 _PICKLED_WEIGHTS = re.compile(r"(pytorch_)?model.*\.(bin|pt|pth)|consolidated.*\.pth")
 
-Missing = Literal["", "config", "weights", "shards", "only_pickle", "tokenizer", "lfs"]
-"""What a model folder lacks for training: config.json, all weights, some shards, weights other than pickles, the
-tokenizer, or the files that Git LFS pointers stand for; empty if it is complete."""
+Missing = Literal["", "config", "weights", "shards", "names", "only_pickle", "tokenizer", "lfs", "adapter"]
+"""What a model folder lacks for training: config.json, all weights, some shards, names by which transformers finds the
+weights, weights other than pickles, the tokenizer, or the files that Git LFS pointers stand for; empty if it is
+complete. ``adapter``: it has one too, which transformers would load with the model."""
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -114,6 +116,8 @@ def what_is_missing(folder: Path) -> Missing:
     """What a model folder lacks for training, judged by its file names and Git LFS pointers; empty if complete."""
     if not (folder / "config.json").is_file():
         return "config"
+    if (folder / ADAPTER_CONFIG).is_file():
+        return "adapter"
     weights, missing = weight_files(folder)
     if missing:
         return missing
@@ -159,10 +163,12 @@ def read_config(folder: Path) -> dict[str, object]:
 def weight_files(folder: Path) -> tuple[list[Path], Missing]:
     """The safetensors files with the weights, and what is missing of them.
 
-    If there is an index, these are the files that it lists, existing or not; else ``model.safetensors``; else every
-    safetensors file directly in the folder.
+    As transformers looks for them: ``model.safetensors``; else the files that an index lists, existing or not; else the
+    one that ``config.json`` names. Where there is none of these, every safetensors file directly in the folder.
     """
-    index = folder / WEIGHTS_INDEX
+    single, index = folder / "model.safetensors", folder / WEIGHTS_INDEX
+    if single.is_file():
+        return [single], ""
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
@@ -170,13 +176,21 @@ def weight_files(folder: Path) -> tuple[list[Path], Missing]:
         except (OSError, ValueError, KeyError, AttributeError):
             return [], "shards"
         return files, "" if files and all(file.is_file() for file in files) else "shards"
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single], ""
+    if named := _named_in_config(folder):
+        return [named], "" if named.is_file() else "shards"
     files = [file for file, _ in files_in(folder)]
     if others := [file for file in files if file.suffix == ".safetensors"]:
-        return others, ""
+        return others, "names"
     return [], "only_pickle" if any(_PICKLED_WEIGHTS.fullmatch(file.name) for file in files) else "weights"
+
+
+def _named_in_config(folder: Path) -> Path | None:
+    """The weight file that the configuration names, for a repository that has its weights under another name."""
+    try:
+        name = read_config(folder).get("transformers_weights")
+    except WorkbenchError:
+        return None
+    return folder / name if isinstance(name, str) and name.endswith(".safetensors") else None
 
 
 def safetensors_header(file: Path) -> dict[str, TensorHeader]:

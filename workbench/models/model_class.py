@@ -64,12 +64,18 @@ def check_continues_text(config: Mapping[str, object]) -> None:
     A model type that transformers does not know passes.
 
     Raises:
-        WorkbenchError: there are models of another kind only, or it needs an image, audio or a second text; kind
-            ``model_not_causal``.
+        WorkbenchError: it names no model type; kind ``model_config``. Or there are models of another kind only, or the
+            model needs an image, audio or a second text; kind ``model_not_causal``.
     """
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
+    if not config.get("model_type"):
+        raise WorkbenchError(
+            "The config.json has no model_type, so transformers cannot know what model it is.",
+            "Copy config.json from the model's repository again, or add model_type, such as llama.",
+            kind="model_config",
+        )
     model_type = str(config.get("model_type"))
     chosen = auto_class_name(config)
     if chosen == _CAUSAL:

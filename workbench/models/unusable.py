@@ -4,7 +4,14 @@ import shlex
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.models.local import WEIGHTS_INDEX, lfs_pointer_in, read_config, weight_files, what_is_missing
+from workbench.models.local import (
+    ADAPTER_CONFIG,
+    WEIGHTS_INDEX,
+    lfs_pointer_in,
+    read_config,
+    weight_files,
+    what_is_missing,
+)
 from workbench.models.remote_code import remote_code
 from workbench.storage.folders import entries
 from workbench.storage.lfs import lfs_pointer_error
@@ -22,7 +29,14 @@ def unusable_model(path: Path, with_code: bool = False) -> WorkbenchError:
             "Give the folder that contains it.",
             kind="no_model",
         )
-    if (path / "adapter_config.json").is_file():
+    if (path / ADAPTER_CONFIG).is_file() and (path / "config.json").is_file():
+        return WorkbenchError(
+            f"{path} contains a model and an adapter ({ADAPTER_CONFIG}), which transformers would load together.",
+            f"Move {ADAPTER_CONFIG} and adapter_model.safetensors to another folder to use the model alone; or export "
+            "the adapter on its base as `merged`, and use that.",
+            kind="no_model",
+        )
+    if (path / ADAPTER_CONFIG).is_file():
         return WorkbenchError(
             f"{path} contains an adapter, not a model.",
             "Use the model named as base_model_name_or_path in its adapter_config.json.",
@@ -46,6 +60,8 @@ def unusable_model(path: Path, with_code: bool = False) -> WorkbenchError:
             return _only_pickles(path)
         case "shards":
             return _lacks_shards(path)
+        case "names":
+            return _other_names(path)
         case "" if with_code:
             missing = ", ".join(remote_code(path).missing_in(path))
             return WorkbenchError(
@@ -88,4 +104,20 @@ def _lacks_shards(path: Path) -> WorkbenchError:
         f"{', '.join(missing[:3])}{more}.",
         "Copy or download these files into it.",
         kind="model_damaged",
+    )
+
+
+def _other_names(path: Path) -> WorkbenchError:
+    files = [file.name for file in weight_files(path)[0]]
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    cure = f"Copy {WEIGHTS_INDEX}, and the shards that are missing, from the model's repository into it."
+    if any(name.startswith("consolidated") for name in files):
+        cure = "This is the publisher's own format: use the same model in the format of transformers."
+    elif len(files) == 1 and "-of-" not in files[0]:
+        cure = "If it is a model as transformers saves it, rename it to model.safetensors."
+    return WorkbenchError(
+        f"{path} has the weight files {', '.join(files[:3])}{more}, but neither model.safetensors nor {WEIGHTS_INDEX}, "
+        "by which transformers finds them.",
+        cure,
+        kind="no_safetensors",
     )

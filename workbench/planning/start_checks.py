@@ -16,6 +16,7 @@ from workbench.models.local import read_config
 from workbench.models.skeleton import Skeleton
 from workbench.models.sources import find_config
 from workbench.models.stored_quantization import stored_quantization
+from workbench.models.stored_weights import check_stored_weights
 from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.model import ModelSection
@@ -96,7 +97,7 @@ def check_stored_base(home: Home, recipe: Recipe) -> None:
     """Check that a base that its files quantize can be trained as the recipe asks, if they are on this machine.
 
     Raises:
-        WorkbenchError: it cannot; kind ``stored_quantization``.
+        WorkbenchError: it cannot, or its weights are not quantized; kind ``stored_quantization``.
     """
     try:
         folder = find_config(home, recipe.model)
@@ -104,8 +105,11 @@ def check_stored_base(home: Home, recipe: Recipe) -> None:
     except WorkbenchError:
         return  # the run says what is wrong with its model
     stored = stored_quantization(config)
-    if stored is not None and (refusal := stored.refusal(recipe.quantization, recipe.adapter)):
+    if stored is None or folder is None:
+        return
+    if refusal := stored.refusal(recipe.quantization, recipe.adapter):
         raise refusal
+    check_stored_weights(folder, stored)
 
 
 class Informant(Protocol):

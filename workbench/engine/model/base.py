@@ -53,6 +53,7 @@ class LoadedBase:
             adapter that changed them, if one did.
         was_cached: the quantized base was read from the disk cache.
         notices: what was done to the base so that an adapter fits, until it has been shown.
+        file_notices: what the model's files lack, or have beside the model's weights.
         head: what the attached adapters predict with a head of their own; None if they predict tokens.
         new_tokens: ids of the rows that were added to the embeddings, which every adapter trains.
     """
@@ -78,6 +79,7 @@ class LoadedBase:
     notices: list[str] = field(default_factory=list)
     head: SequenceHead | None = None
     new_tokens: range = range(0)
+    file_notices: tuple[str, ...] = ()
     packing: CpuPacking = field(init=False)
     _undo_loss_path: Callable[[], None] | None = field(init=False, default=None)
     _remove_kernels: Callable[[], None] | None = field(init=False, default=None)

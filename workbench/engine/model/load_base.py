@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.engine.model.base import LoadedBase, describe
 from workbench.engine.model.libraries import import_libraries
+from workbench.engine.model.loaded_weights import load_whole
 from workbench.engine.model.new_rows import add_missing_rows
 from workbench.engine.model.precision import Precision, choose_precision
+from workbench.errors import WorkbenchError
+from workbench.models.damaged import damaged_file
 from workbench.models.local import read_config
 from workbench.models.model_class import auto_class, check_continues_text
 from workbench.models.remote_code import check_code_is_allowed
 from workbench.models.sources import LocalModel, fetch_config, fetch_model
 from workbench.models.stored_quantization import StoredQuantization, stored_quantization
+from workbench.models.stored_weights import check_stored_weights
 from workbench.models.tokenizers import load_tokenizer
 from workbench.progress import Cancelled, Progress, Report
 from workbench.recipe.sections.model import ModelSection
@@ -59,12 +64,14 @@ def load_base(
     if not section.trust_remote_code:
         check_continues_text(config)
     local = fetch_model(home, section, report, cancelled)
+    if stored is not None:
+        check_stored_weights(local.folder, stored)
     precision = choose_precision(loaded_as)
-    with _loading_explained():
+    with _loading_explained(local.folder):
         tokenizer = load_tokenizer(local.folder, section.trust_remote_code)
     on_tokenizer(tokenizer)
-    with _loading_explained():
-        model, was_cached = _load_model(home, section, local, config, loaded_as, precision, stored, report)
+    with _loading_explained(local.folder):
+        model, was_cached, notices = _load_model(home, section, local, config, loaded_as, precision, stored, report)
     model.requires_grad_(False)
     model.eval()
     new_tokens = add_missing_rows(model, tokenizer) if section.resize_embeddings else range(0)
@@ -81,6 +88,7 @@ def load_base(
         stored=stored,
         was_cached=was_cached,
         new_tokens=new_tokens,
+        file_notices=notices,
     )
 
 
@@ -93,8 +101,12 @@ def _load_model(
     precision: Precision,
     stored: StoredQuantization | None,
     report: Report,
-) -> "tuple[PreTrainedModel, bool]":
-    """Load the model from the cache of quantized bases, or from its files; the second value says whether the former."""
+) -> "tuple[PreTrainedModel, bool, tuple[str, ...]]":
+    """Load the model from the cache of quantized bases, or from its files.
+
+    Returns:
+        The model, whether it is from the cache, and notices about its files.
+    """
     import torch
 
     from workbench.engine.model.quantized_store import QuantizedStore
@@ -114,23 +126,38 @@ def _load_model(
     if store.holds():
         report(Progress(phase="loading", detail=f"{name}, quantized before"))
         if (cached := store.load(arguments)) is not None:
-            return cached, True
+            return cached, True, ()
         detail = f"{name} again: the cached copy is damaged"
     report(Progress(phase="loading", detail=detail))
     quantizing = loading_arguments(quantization, precision, stored)
-    model: PreTrainedModel = auto_class(config).from_pretrained(local.folder, **quantizing, **arguments)
+    model, notices = load_whole(auto_class(config), local.folder, **quantizing, **arguments)
     if stored is not None:
         set_compute_dtype(model, arguments["dtype"])
     store.write(model)
-    return model, False
+    return model, False, notices
 
 
 @contextmanager
-def _loading_explained() -> Iterator[None]:
-    """Turn errors of transformers into :class:`WorkbenchError`, with their cause."""
+def _loading_explained(folder: Path) -> Iterator[None]:
+    """Turn errors of transformers into :class:`WorkbenchError`; a damaged file in ``folder`` is named."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        from workbench.failures.diagnose import diagnose
+    except WorkbenchError:
+        raise
+    except Exception as error:
+        if damaged := damaged_file(folder):
+            raise damaged from error
+        if isinstance(error, StrictDataclassError):
+            reason = " ".join(str(error).split())
+            raise WorkbenchError(
+                f"transformers rejects {folder / 'config.json'}: {reason}",
+                "Correct it, or copy it from the model's repository again.",
+                kind="model_config",
+            ) from error
+        if isinstance(error, OSError | ValueError | KeyError | ImportError):
+            from workbench.failures.diagnose import diagnose
 
-        raise diagnose(error, "loading the model") from error
+            raise diagnose(error, "loading the model") from error
+        raise

@@ -189,6 +189,8 @@ class Training:
             self._warnings.warn(note, kind="stored_quantization")
         if self.recipe.model.trust_remote_code and (code := remote_code(base.local.folder)):
             self._warnings.warn(code.warning, kind="remote_code")
+        for note in base.file_notices:
+            self._warnings.warn(note, kind="model_files")
         self._raise_if_stopped()
 
     def _record_base(self, base: LoadedBase) -> None:
