@@ -155,8 +155,8 @@ def _elements_in(repo: str, commit: str, file: str) -> dict[str, int]:
 def _part(url: str, begin: int, end: int) -> bytes:
     """Bytes ``begin`` to ``end`` of a file, or fewer where it is shorter."""
     from huggingface_hub import get_session
-    from huggingface_hub.utils import hf_raise_for_status
     from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import hf_raise_for_status
 
     headers = {**build_hf_headers(), "Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
     session = get_session()

@@ -29,19 +29,8 @@ def unusable_model(path: Path, with_code: bool = False) -> WorkbenchError:
             "Give the folder that contains it.",
             kind="no_model",
         )
-    if (path / ADAPTER_CONFIG).is_file() and (path / "config.json").is_file():
-        return WorkbenchError(
-            f"{path} contains a model and an adapter ({ADAPTER_CONFIG}), which transformers would load together.",
-            f"Move {ADAPTER_CONFIG} and adapter_model.safetensors to another folder to use the model alone; or export "
-            "the adapter on its base as `merged`, and use that.",
-            kind="no_model",
-        )
     if (path / ADAPTER_CONFIG).is_file():
-        return WorkbenchError(
-            f"{path} contains an adapter, not a model.",
-            "Use the model named as base_model_name_or_path in its adapter_config.json.",
-            kind="no_model",
-        )
+        return _has_adapter(path)
     ggufs = [file for file in entries(path) if file.suffix == ".gguf"]
     if ggufs and not (path / "config.json").is_file():
         return WorkbenchError(
@@ -75,6 +64,21 @@ def unusable_model(path: Path, with_code: bool = False) -> WorkbenchError:
                 "Copy the model's *.safetensors into it.",
                 kind="no_safetensors",
             )
+
+
+def _has_adapter(path: Path) -> WorkbenchError:
+    if not (path / "config.json").is_file():
+        return WorkbenchError(
+            f"{path} contains an adapter, not a model.",
+            "Use the model named as base_model_name_or_path in its adapter_config.json.",
+            kind="no_model",
+        )
+    return WorkbenchError(
+        f"{path} contains a model and an adapter ({ADAPTER_CONFIG}), which transformers would load together.",
+        f"Move {ADAPTER_CONFIG} and adapter_model.safetensors to another folder to use the model alone; or export the "
+        "adapter on its base as `merged`, and use that.",
+        kind="no_model",
+    )
 
 
 def _only_pickles(path: Path) -> WorkbenchError:

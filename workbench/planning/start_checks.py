@@ -9,7 +9,7 @@ from typing import Protocol
 from workbench.data.facts import DataFacts
 from workbench.errors import WorkbenchError
 from workbench.estimate import Setup, Tracer, price
-from workbench.estimate.adapter.suggested_fix import changes_text, suggested_fix
+from workbench.estimate.adapter.suggested_fix import with_fix
 from workbench.estimate.fit import Fit, Suggestion
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.local import read_config
@@ -82,11 +82,7 @@ def judge(
     try:
         priced = price(skeleton, recipe, budget, longest=longest, median=median, traced=traced)
     except WorkbenchError as error:
-        if changes := suggested_fix(skeleton, Setup.of(recipe).adapter):
-            raise WorkbenchError(
-                error.message, f"{error.cure} It works with {changes_text(changes)}.", kind=error.kind
-            ) from error
-        raise
+        raise with_fix(error, skeleton, Setup.of(recipe).adapter) from error
     if priced.fit is None:
         return None
     suggestions = priced.suggestions if priced.fit == "does not fit" else ()

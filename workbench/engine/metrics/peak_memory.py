@@ -89,6 +89,16 @@ def left_out_text(recipe: Recipe, base: LoadedBase) -> str:
         return ""
 
 
+def refusal_of(recipe: Recipe, base: LoadedBase, error: WorkbenchError) -> WorkbenchError:
+    """The refusal of an adapter as the estimate words it, with what helps; else ``error``, as PEFT said it."""
+    from workbench.adapters.settings import AdapterSettings
+    from workbench.estimate.adapter.suggested_fix import refusal_with_fix
+
+    skeleton = skeleton_of(recipe, base)
+    known = refusal_with_fix(skeleton, AdapterSettings.of(recipe.trained_adapter)) if skeleton is not None else None
+    return known or error
+
+
 def skeleton_of(recipe: Recipe, base: LoadedBase) -> "Skeleton | None":
     """The module tree of the base; None if it cannot be built, since a missing estimate must not end the run."""
     from workbench.models.trees import skeleton_in_catalog, tree_in

@@ -25,6 +25,22 @@ def suggested_fix(skeleton: Skeleton, adapter: AdapterSettings) -> Changes | Non
     return None
 
 
+def refusal_with_fix(skeleton: Skeleton, adapter: AdapterSettings) -> WorkbenchError | None:
+    """Why PEFT would refuse an adapter for a model, with a change that helps if one is known; None if it would not."""
+    try:
+        plan_adapter(skeleton, adapter)
+    except WorkbenchError as error:
+        return with_fix(error, skeleton, adapter)
+    return None
+
+
+def with_fix(error: WorkbenchError, skeleton: Skeleton, adapter: AdapterSettings) -> WorkbenchError:
+    """The refusal of an adapter, with a change that helps if one is known."""
+    if not (changes := suggested_fix(skeleton, adapter)):
+        return error
+    return WorkbenchError(error.message, f"{error.cure} It works with {changes_text(changes)}.", kind=error.kind)
+
+
 def changes_text(changes: Changes) -> str:
     """``lora_dropout 0``; in a sentence."""
     return ", ".join(f"{_short_name(path)} {_value_text(value)}" for path, value in changes.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from workbench.data.tokens.encode import EncodedData
-from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error
+from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error, refusal_of
 from workbench.engine.metrics.step_clock import AnyClock
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sequence_adapter import SequenceHead
@@ -58,7 +58,10 @@ def make_trainer(
     if notice := keep_starting_adapter(context.home, context.run, recipe, base, context.ranks):
         warn(notice, kind="starting_adapter")
     head = _head(recipe, data)
-    model = base.attach_new(recipe.trained_adapter, head, recipe.training.seed)
+    try:
+        model = base.attach_new(recipe.trained_adapter, head, recipe.training.seed)
+    except WorkbenchError as error:
+        raise refusal_of(recipe, base, error) from error
     weights = load_starting_weights(base, context.run, start) if start else {}
     if left_out := left_out_text(recipe, base):
         warn(left_out, kind="frozen_parts")
