@@ -32,6 +32,7 @@ ARCHITECTURES = (
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "lora": [{"r": 8}, {"r": 4, "use_dora": True}, {"r": 8, "init_lora_weights": "orthogonal"}],
+    "adalora": [{"r": 12}, {"r": 5, "lora_alpha": 7, "options": {"target_r": 3}}],
     "vera": [{"r": 8}, {"r": 5, "options": {"save_projection": False, "vera_dropout": 0.1}}],
     "loha": [{"r": 4}, {"r": 3, "rank_pattern": {"q_proj": 5}, "options": {"alpha": 3}}],
     "lokr": [{"r": 2}, {"r": 2, "options": {"decompose_both": True, "decompose_factor": 4}}, {"r": 64}],
@@ -108,6 +109,9 @@ def in_peft(name: str, section: AdapterSection, folder: Path) -> tuple[int, int,
         except (ValueError, TypeError, AttributeError):
             return None
         for key, parameter in peft.named_parameters():
+            if "ranknum" in key:
+                # PEFT freezes it, and trains it all the same on a 16-bit base, where it moves it to another dtype.
+                parameter.requires_grad_(False)
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(
                     torch.float32 if methods()[section.method].is_float32(key) else torch.bfloat16

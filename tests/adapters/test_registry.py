@@ -79,7 +79,8 @@ def test_the_page_has_the_table_of_the_registry() -> None:
 
 MADE_UP = """
 from workbench.adapters.layer import AdapterTensor
-from workbench.adapters.method import PLACES, Method, Option
+from workbench.adapters.method import PLACES, Method
+from workbench.adapters.option import Option
 
 
 class Halved(Method):

@@ -19,6 +19,7 @@ from workbench.storage.paths import Home
 # What fits the tiny model, and a learning rate at which six steps show.
 SETTINGS: dict[str, dict[str, object]] = {
     "lora": {"adapter.lora_dropout": 0.1},
+    "adalora": {"adapter.lora_dropout": 0.1, "adapter.r": 6, "adapter.options": {"target_r": 2, "tfinal": 2}},
     "ia3": {"training.learning_rate": 0.2},
     "vera": {"adapter.r": 64, "training.learning_rate": 0.1},
     "c3a": {"adapter.options": {"block_size": 16}},

@@ -30,6 +30,10 @@ VARIANTS = {
         "adapter": {"use_dora": True},
         "training": {"optim": "adamw_8bit", "gradient_checkpointing": True, "lr_scheduler_type": "linear"},
     },
+    "adalora": {
+        "quantization": {"method": "none", "compute_dtype": "float32"},
+        "adapter": {"method": "adalora", "r": 6, "options": {"target_r": 2, "tfinal": 1}},
+    },
     "epochs, pissa, whole records": {
         "quantization": {"method": "none"},
         "adapter": {"init_lora_weights": "pissa", "target_modules": ["q_proj", "v_proj"]},

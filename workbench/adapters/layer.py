@@ -61,6 +61,7 @@ class AdapterTensor:
         is_trained: the optimizer updates it; otherwise it is drawn once and stays.
         is_saved: it is in the adapter's file.
         is_int32: it holds whole numbers.
+        is_parameter: PEFT counts it among the model's parameters although it is not trained.
     """
 
     name: str
@@ -69,6 +70,7 @@ class AdapterTensor:
     is_trained: bool = True
     is_saved: bool = True
     is_int32: bool = False
+    is_parameter: bool = False
 
     def dtype(self, adapter: str) -> str:
         """Its dtype in an adapter that is trained in this one."""

@@ -1,11 +1,11 @@
 """The base class of an adapter method: what the form, the estimate, the engine and the exports ask of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
+from workbench.adapters.option import Option, Refusal
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 
@@ -23,66 +23,6 @@ QUANTIZED = frozenset({"nf4", "fp4", "int8"})
 
 PACKED = "packed"
 """A base whose files quantize it in another format, such as GPTQ."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """A setting of one method, by PEFT's name: a key of ``adapter.options``.
-
-    Attributes:
-        default: its value until it is set; its type is the type of the setting.
-        help: what it means, in one sentence.
-        choices: the allowed values, if there are few.
-        least, most: bounds of a number.
-    """
-
-    default: bool | int | float | str
-    help: str
-    choices: tuple[bool | int | float | str, ...] = ()
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values, in words."""
-        if self.choices:
-            return ", ".join(
-                str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in self.choices
-            )
-        if isinstance(self.default, bool):
-            return "true or false"
-        kind = {int: "a whole number", float: "a number"}.get(type(self.default), "text")
-        least = "" if self.least is None else f" from {self.least:g}"
-        return kind + least + ("" if self.most is None else f" to {self.most:g}")
-
-    def accepts(self, value: object) -> bool:
-        """Whether a recipe may have this value."""
-        if self.choices:
-            return any(value == choice and type(value) is type(choice) for choice in self.choices)
-        if isinstance(self.default, bool) or isinstance(value, bool):
-            return isinstance(self.default, bool) and isinstance(value, bool)
-        if isinstance(self.default, str):
-            return isinstance(value, str)
-        is_number = isinstance(value, int) or (isinstance(value, float) and isinstance(self.default, float))
-        if not is_number:
-            return False
-        assert isinstance(value, int | float)
-        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a setting cannot be used.
-
-    Attributes:
-        path: its dotted key.
-        reason: why, as the rest of a sentence that begins with the key.
-        cure: what to do.
-    """
-
-    path: str
-    reason: str
-    cure: str
 
 
 class Method:
@@ -110,6 +50,9 @@ class Method:
         adapts_parameters: it adapts weights that are no layers of their own, such as fused experts.
         merge_refusal: why it cannot be merged into the base's weights; empty if it can.
         scales: adapters can be scaled and summed.
+        allocates_ranks: its ranks change during a run, which PEFT does after each optimizer step.
+        kept_copies: copies of the trained tensors that it keeps during a run, beside the optimizer's state.
+        continue_refusal: why a run cannot start from an adapter that exists; empty if it can.
         refuses_mamba: PEFT refuses layers of Mamba whose weights are used without calling the layer.
         serves: servers that load it beside the base.
     """
@@ -133,6 +76,9 @@ class Method:
     adapts_parameters: bool = False
     merge_refusal: str = ""
     scales: bool = False
+    allocates_ranks: bool = False
+    kept_copies: int = 0
+    continue_refusal: str = ""
     refuses_mamba: bool = False
     serves: tuple[str, ...] = ()
 
@@ -212,7 +158,7 @@ class Method:
                 kind="adapter_target",
             )
 
-    def refusal_on(self, adapter: "AdapterSection | AdapterSettings", quantization: str) -> "Refusal | None":
+    def refusal_on(self, adapter: "AdapterSection | AdapterSettings", quantization: str) -> Refusal | None:
         """Why this adapter cannot be trained on a base quantized like this; None if it can."""
         if quantization == "none" or quantization in self.quantized:
             return None
@@ -223,9 +169,21 @@ class Method:
             f"set quantization.method to none{others}, or adapter.method to lora",
         )
 
-    def moves_base(self, values: Mapping[str, object]) -> bool:
-        """Whether an adapter with these settings (of a recipe or of PEFT) changes the base's own weights."""
-        return values.get("bias", "none") != "none"
+    def refusal(self, adapter: "AdapterSection") -> Refusal | None:
+        """Which settings of an adapter exclude each other on any base; None if none do."""
+        return None
+
+    def steps_refusal(self, adapter: "AdapterSection", steps: int) -> Refusal | None:
+        """Why this adapter cannot be trained for this number of optimizer steps; None if it can."""
+        return None
+
+    def moves_base(self, config: Mapping[str, object]) -> bool:
+        """Whether PEFT changes the base's own weights when it loads an adapter with this ``adapter_config.json``."""
+        return config.get("bias", "none") != "none"
+
+    def trains_base(self, adapter: "AdapterSection") -> bool:
+        """Whether training this adapter changes the base's own weights."""
+        return self.moves_base(self.arguments(adapter))
 
     # -- the tensors -----------------------------------------------------------------------------------------------
 

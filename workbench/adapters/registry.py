@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.adapters import methods as _folder
-from workbench.adapters.method import Method, Refusal
+from workbench.adapters.method import Method
+from workbench.adapters.option import Refusal
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -163,4 +164,6 @@ def section_refusal(adapter: "AdapterSection") -> Refusal | None:
             return Refusal("adapter.options", f"{method.label} has no option {name!r}", has)
         if not option.accepts(value):
             return Refusal("adapter.options", f"{name} of {method.label}: got {value!r}", f"expected {option.allowed}")
-    return None
+    if adapter.continue_from and method.continue_refusal:
+        return Refusal("adapter.continue_from", method.continue_refusal, "leave it empty")
+    return method.refusal(adapter)

@@ -18,13 +18,14 @@ def optimizer_bytes(name: str, plan: AdapterPlan) -> int:
 
     ``adamw_torch*`` hold two moments in the type of the parameter, Adagrad and RMSprop one; those of bitsandbytes hold
     one (Lion), two (AdamW) or three (AdEMAMix) in float32, the 8-bit ones in a byte with a float32 scale for 256
-    elements; ``paged_*`` keep large states in host memory; Adafactor holds one row and one column; SGD nothing.
+    elements; ``paged_*`` keep large states in host memory; Adafactor holds one row and one column; SGD nothing. What
+    the adapter's method keeps from step to step comes on top.
     """
     if name == "sgd":
-        return 0
+        return plan.kept_bytes
     if name in _OF_TORCH:
-        return _OF_TORCH[name] * plan.trained_bytes
-    total = 0
+        return _OF_TORCH[name] * plan.trained_bytes + plan.kept_bytes
+    total = plan.kept_bytes
     counted = 0
     for module in plan.modules:
         for tensor in (tensor for tensor in module.tensors if tensor.is_trained):

@@ -35,6 +35,7 @@ from workbench.export.preference_script import (
 from workbench.export.script_text import (
     ABOUT_RECIPE,
     ABOUT_RUN,
+    ALLOCATION,
     CALLBACK,
     COMPILED,
     EXPOSE_BIAS,
@@ -151,13 +152,15 @@ def script_of(
         liger=LIGER if liger else "",
         compiled=compiled,
     )
-    loraplus = LORAPLUS.format(ratio=training.loraplus_lr_ratio) if training.loraplus_lr_ratio else ""
+    before_training = LORAPLUS.format(ratio=training.loraplus_lr_ratio) if training.loraplus_lr_ratio else ""
+    if method.allocates_ranks:
+        before_training += f"\n{_module_text('rank_allocation')}{ALLOCATION}"
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     if trl is not None:
         text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
         if recipe.objective.spec.has_head:
             text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
-        return text.replace("LoraConfig", method.config_class).replace(_TRAIN, loraplus + _TRAIN)
+        return text.replace("LoraConfig", method.config_class).replace(_TRAIN, before_training + _TRAIN)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     if recipe.adapter.continue_from:
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
@@ -167,7 +170,7 @@ def script_of(
         text = text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(
             _ATTACH, _ATTACH + EXPOSE_BIAS
         )
-    return text.replace("LoraConfig", method.config_class).replace(_TRAIN, loraplus + _TRAIN)
+    return text.replace("LoraConfig", method.config_class).replace(_TRAIN, before_training + _TRAIN)
 
 
 def _token_rows(job: Job) -> dict[str, list[int]]:

@@ -115,6 +115,11 @@ options |= {{"loraplus_lr_ratio": {ratio}, "loraplus_weight_decay": trainer.args
 trainer.optimizer = create_loraplus_optimizer(trainer.model, optimizer_class, **options)
 """
 
+ALLOCATION = """allocation = RankAllocation(model)
+trainer.add_callback(allocation)
+allocation.with_orthogonality(trainer)
+"""
+
 COMPILED = """compiled = CompiledLayers(model, HERE / "compiled", {uncompiled})
 compiled.is_strict = False
 step = trainer.training_step

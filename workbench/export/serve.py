@@ -71,7 +71,7 @@ def check_servable(adapter: AdapterSection, server: str) -> None:
             ("adapter.use_dora", adapter.use_dora),
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("adapter.bias", adapter.bias != "none"),
-            ("adapter.init_lora_weights", method.moves_base({"init_lora_weights": adapter.init_lora_weights})),
+            ("adapter.init_lora_weights", method.moves_base({**method.arguments(adapter), "bias": "none"})),
             ("adapter.rank_pattern", bool(adapter.rank_pattern) and server == "TGI"),
         )
         if is_set

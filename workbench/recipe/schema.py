@@ -38,6 +38,8 @@ class Recipe(Section):
         method = method_of(self.adapter.method)
         if refusal := method.refusal_on(self.adapter, self.quantization.method):
             raise excluded(refusal.path, refusal.reason, refusal.cure)
+        if self.training.max_steps > 0 and (refusal := method.steps_refusal(self.adapter, self.training.max_steps)):
+            raise excluded(refusal.path, refusal.reason, refusal.cure)
         self._check_knobs()
         self._check_objective()
         return self
@@ -66,19 +68,18 @@ class Recipe(Section):
                 f"{objective.loss_type} is not a loss of {spec.kind}",
                 f"set it to {' or '.join(filter(None, (', '.join(spec.loss_types[:-1]), spec.loss_types[-1])))}",
             )
-        start = {"init_lora_weights": adapter.init_lora_weights}
-        if spec.has_reference and method_of(adapter.method).moves_base(start) and not adapter.continue_from:
-            raise excluded(
-                "adapter.init_lora_weights",
-                f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
-                f"cannot be the reference of {spec.kind}",
-                "set it to true, gaussian or orthogonal",
-            )
         if spec.has_reference and adapter.bias != "none":
             raise excluded(
                 "adapter.bias",
                 f"{adapter.bias} trains biases of the base, which is the reference of {spec.kind}",
                 "set it to none",
+            )
+        if spec.has_reference and method_of(adapter.method).trains_base(adapter) and not adapter.continue_from:
+            raise excluded(
+                "adapter.init_lora_weights",
+                f"{adapter.init_lora_weights} moves weights of the base to the adapter, so that the base without it "
+                f"cannot be the reference of {spec.kind}",
+                "set it to true, gaussian or orthogonal",
             )
         if self.data.packing:
             whole = "compares whole responses" if spec.is_preference else "reads whole texts"

@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import Method, Option
+from workbench.adapters.method import Method
+from workbench.adapters.option import Option
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 

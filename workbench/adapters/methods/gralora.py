@@ -3,7 +3,8 @@
 from types import MappingProxyType
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PLACES, Method, Option
+from workbench.adapters.method import PLACES, Method
+from workbench.adapters.option import Option
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 

@@ -4,7 +4,8 @@ import re
 from types import MappingProxyType
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import LAYERS, PLACES, QUANTIZED, Method, Option
+from workbench.adapters.method import LAYERS, PLACES, QUANTIZED, Method
+from workbench.adapters.option import Option
 from workbench.adapters.settings import AdapterSettings
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PACKED, PLACES, QUANTIZED, Method, Refusal
+from workbench.adapters.method import PACKED, PLACES, QUANTIZED, Method
+from workbench.adapters.option import Refusal
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 

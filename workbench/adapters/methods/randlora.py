@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
-from workbench.adapters.method import PLACES, QUANTIZED, Method, Option
+from workbench.adapters.method import PLACES, QUANTIZED, Method
+from workbench.adapters.option import Option
 from workbench.adapters.settings import AdapterSettings
 
 if TYPE_CHECKING:

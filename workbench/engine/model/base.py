@@ -165,7 +165,7 @@ class LoadedBase:
                 f"PEFT rejects this adapter: {error}", "Change adapter.target_modules or the variant.", kind="adapter"
             ) from error
         # Such adapters change the base itself, so it cannot be used again afterwards.
-        self.is_altered |= method_of(adapter.method).moves_base(adapter.model_dump())
+        self.is_altered |= method_of(adapter.method).trains_base(adapter)
         self.peft.peft_config[TRAINED].base_model_name_or_path = self.reference
         if rows:
             expose_bias(self.model)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import adapter_method
 from workbench.data.templates.template import Template
 from workbench.engine.model.base import LoadedBase
 from workbench.models.older_transformers import add_older_keys
@@ -23,6 +24,7 @@ _TRAINER_FILES = (
     "rng_state*",
     "trainer_state.json",
     "workbench*.json",
+    "rank_allocation*",
     "manifest.json",
 )
 
@@ -64,6 +66,11 @@ def load_adapter(model: "PeftModel", folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
+    if adapter_method(model.peft_config[model.active_adapter].to_dict()).allocates_ranks:
+        from workbench.engine.model.ranked_weights import load_ranked
+
+        load_ranked(model, folder)
+        return
     weights = load_file(folder / "adapter_model.safetensors")
     set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
 

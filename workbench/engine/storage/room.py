@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.adapters.registry import adapter_method
 from workbench.errors import WorkbenchError
 from workbench.recipe.sections.training import TrainingSection
 from workbench.units import size_in
@@ -37,7 +38,10 @@ def check_room_for_checkpoints(folder: Path, training: TrainingSection, model: "
         WorkbenchError: the disk has less space than that.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad) + _OTHER_FILES_BYTES
-    checkpoint = weights * (1 + _OPTIMIZER_SHARE.get(training.optim, 4))
+    method = adapter_method(model.peft_config[model.active_adapter].to_dict())
+    # What the method keeps, beside all ranks of its weights.
+    kept = method.kept_copies + method.allocates_ranks
+    checkpoint = weights * (1 + _OPTIMIZER_SHARE.get(training.optim, 4) + kept)
     # A stop writes one checkpoint even if the recipe plans none.
     checkpoints = training.save_total_limit + 1 if training.save_steps else 1
     adapters = 3 if training.keep == "best" else 2

@@ -83,6 +83,7 @@ class AdapterPlan:
         file_bytes: size of ``adapter_model.safetensors``.
         trained_bytes: size in memory of the trained tensors.
         added_bytes: size in memory of the tensors that the adapter adds to the base; trained biases are the base's.
+        kept_bytes: size in memory of what the method keeps during a run, beside the optimizer's state.
         dtype: data type of A and B.
         saved_whole: full names of the modules in ``modules_to_save``.
         unmatched: the target names that match no module, if others do.
@@ -103,6 +104,7 @@ class AdapterPlan:
     left_out: tuple[tuple[str, int], ...] = ()
     dropout: float = 0.0
     builds_weight: bool = False
+    kept_bytes: int = 0
 
     @property
     def left_out_text(self) -> str:
@@ -158,9 +160,10 @@ def plan_adapter(
     biases = list(_trained_biases(skeleton, targets, settings, dtypes))
     embeddings = list(_base_embeddings(skeleton, targets, dtypes))
     added_parameters = sum(tensors.parameters for tensors in (*trained, *also))
+    untrained = sum(tensor.size * len(names) for names, tensor in of_method if tensor.is_parameter)
     return AdapterPlan(
         trainable_parameters=added_parameters + sum(tensors.parameters for tensors in biases),
-        total_parameters=skeleton.parameters + added_parameters,
+        total_parameters=skeleton.parameters + added_parameters + untrained,
         file_bytes=safetensors_bytes([*saved, *also, *biases, *embeddings], {"format": "pt"}),
         trained_bytes=sum(tensors.bytes for tensors in (*trained, *also, *biases)),
         added_bytes=sum(tensors.bytes for tensors in (*added, *also)),
@@ -170,6 +173,7 @@ def plan_adapter(
         unmatched=targets.unmatched,
         left_out=_left_out(skeleton, targets),
         builds_weight=method_of(settings.method).builds_weight,
+        kept_bytes=method_of(settings.method).kept_copies * sum(tensors.bytes for tensors in trained),
         dropout=0.0 if targets.parameters and settings.dropout_is_default else settings.lora_dropout,
     )
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from workbench.adapters.registry import method_of
 from workbench.data.tokens.encode import EncodedData
+from workbench.engine.kernels.rank_allocation import RankAllocation
 from workbench.engine.metrics.peak_memory import left_out_text, out_of_memory_error, refusal_of
 from workbench.engine.metrics.step_clock import AnyClock
 from workbench.engine.model.base import LoadedBase
@@ -84,9 +86,29 @@ def make_trainer(
         warnings=context.warnings,
         out_of_memory_error=lambda: out_of_memory_error(context.home, recipe, base, data.facts),
     )
+    if method_of(recipe.adapter.method).allocates_ranks:
+        _allocate_ranks(trainer, recipe)
     # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
     base.cast_adapter()
     return trainer
+
+
+def _allocate_ranks(trainer: WorkbenchTrainer, recipe: Recipe) -> None:
+    """Let the ranks of an AdaLoRA adapter change during the run."""
+    if is_spread():
+        raise WorkbenchError(
+            "AdaLoRA on a base that is sharded across GPUs is not supported: no process has the gradient of a whole "
+            "layer, which its importance is computed from.",
+            "Train on one GPU, or on several that each hold the whole base.",
+            kind="adapter_method",
+        )
+
+    def check(steps: int) -> None:
+        if refusal := method_of(recipe.adapter.method).steps_refusal(recipe.adapter, steps):
+            cure = refusal.cure[:1].upper() + refusal.cure[1:]
+            raise WorkbenchError(f"{refusal.path}: {refusal.reason}.", f"{cure}.", kind="adapter_settings")
+
+    trainer.allocate_ranks(RankAllocation(trainer.model, check))
 
 
 def _head(recipe: Recipe, data: EncodedData) -> SequenceHead | None:

@@ -11,7 +11,9 @@ import torch
 from trl import SFTTrainer
 
 from workbench.data.templates.template import Template
+from workbench.engine.kernels.rank_allocation import RankAllocation
 from workbench.engine.model.randomness import random_state, set_random_state
+from workbench.engine.model.ranked_weights import load_allocation, save_allocation
 from workbench.engine.model.saving import load_adapter
 from workbench.engine.steering.ranks import Ranks
 from workbench.engine.training.trainers.loss_counts import LossCounts
@@ -52,6 +54,13 @@ class ResumableTrainer(TimedTrainer):
         self._in_step = False
         self._step_start: _Window | None = None
         self._output_dir: Path | None = None
+        self._allocation: RankAllocation | None = None
+
+    def allocate_ranks(self, allocation: RankAllocation) -> None:
+        """Let the ranks of the adapter change during the run; called before training."""
+        self._allocation = allocation
+        self.add_callback(allocation)
+        allocation.with_orthogonality(self)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -81,6 +90,8 @@ class ResumableTrainer(TimedTrainer):
         try:
             super(SFTTrainer, self)._save_checkpoint(model, None)
             self._state_file(folder).write_text(json.dumps(self.extra_state()), encoding="utf-8")
+            if self._allocation is not None and self._ranks.is_first:
+                save_allocation(self._allocation, self.model, folder)
         finally:
             self._output_dir = None
 
@@ -140,6 +151,9 @@ class ResumableTrainer(TimedTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        if self._allocation is not None:
+            load_allocation(self._allocation, self.model, Path(resume_from_checkpoint))
             return
         # PEFT's own loading may change the dtype of the weights.
         load_adapter(self.model, Path(resume_from_checkpoint))
