@@ -179,6 +179,7 @@ def test_the_instances_of_a_divided_gpu_are_told_instead_of_it() -> None:
     assert [one.label for one in (first, second, whole)] == ["0:0", "0:2", "1"]
     assert (first.index, first.total_bytes, first.free_bytes, first.temperature) == (0, 100, 70, 61)
     assert (whole.total_bytes, whole.mig_instance) == (1000, None)
+    assert [one.device for one in (first, second, whole)] == ["MIG-00000000", "MIG-22222222", 1]
 
 
 def test_an_instance_is_chosen_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

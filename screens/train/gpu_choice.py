@@ -11,8 +11,11 @@ from textual.widgets import Button, SelectionList, Static
 from textual.widgets.selection_list import Selection
 
 from screens.dialogs.questions import Dialog
+from screens.train.gpu_rows import notes
 from screens.widgets.plain import plain_content
+from workbench.errors import WorkbenchError
 from workbench.machine.gpu import GpuProcess, other_processes
+from workbench.planning.launch import Launch
 from workbench.units import gib, gib_number
 
 if TYPE_CHECKING:
@@ -26,12 +29,13 @@ if TYPE_CHECKING:
 _NAMED = 2
 
 
-class GpuChoiceDialog(Dialog[tuple[int, ...]]):
-    """A check box for each GPU; returns the indices of the selected ones, in the order of the list.
+class GpuChoiceDialog(Dialog[tuple[int | str, ...]]):
+    """A check box for each GPU; returns the :attr:`GpuSample.device` of the selected ones, in the order of
+    the list.
 
     Args:
         gpus: the GPUs of this machine.
-        chosen: the indices that are selected at first.
+        chosen: the devices that are selected at first.
     """
 
     DEFAULT_CSS = """
@@ -46,11 +50,11 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
         Binding("down", "cursor(1)", show=False, priority=True),
     ]
 
-    def __init__(self, gpus: Sequence[GpuSample], chosen: Sequence[int]) -> None:
+    def __init__(self, gpus: Sequence[GpuSample], chosen: Sequence[int | str]) -> None:
         super().__init__()
         self._gpus = tuple(gpus)
-        self._list = SelectionList[int](
-            *(Selection(plain_content(words(gpu)), gpu.index, gpu.index in chosen) for gpu in self._gpus)
+        self._list = SelectionList[int | str](
+            *(Selection(plain_content(words(gpu)), gpu.device, gpu.device in chosen) for gpu in self._gpus)
         )
         self._problem = Static(classes="problem", markup=False)
 
@@ -65,6 +69,7 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
                 )
             )
             yield self._list
+            yield Static(notes(self._gpus), classes="keys")
             yield self._problem
             with Horizontal():
                 yield Button("Use these (Enter)", compact=True, variant="primary")
@@ -80,18 +85,30 @@ class GpuChoiceDialog(Dialog[tuple[int, ...]]):
     def action_take(self) -> None:
         """Return the selected GPUs."""
         selected = set(self._list.selected)
-        if selected:
-            self.dismiss(tuple(gpu.index for gpu in self._gpus if gpu.index in selected))
-        else:
+        devices = tuple(gpu.device for gpu in self._gpus if gpu.device in selected)
+        if not devices:
             self._problem.update("Select at least one GPU; Esc cancels.")
+            return
+        try:
+            Launch.on(devices).check()
+        except WorkbenchError as error:
+            self._problem.update(f"{error.message} {error.cure}")
+        else:
+            self.dismiss(devices)
 
 
 def words(gpu: GpuSample) -> str:
-    """``0  NVIDIA A100   31.2 of 40.0 GiB free   no other processes``."""
+    """``0   NVIDIA A100   31.2 of 40.0 GiB free   no other processes``."""
     memory = "memory unknown"
     if gpu.free_bytes is not None and gpu.total_bytes is not None:
         memory = f"{gib_number(gpu.free_bytes, 1):>5} of {gib(gpu.total_bytes, 1)} free"
-    return f"{gpu.index}  {gpu.name:<24}  {memory}  {_who(other_processes(gpu))}"
+    shared = " (the host's)" if gpu.has_unified_memory else ""
+    return f"{gpu.label:<3} {_name(gpu):<24}  {memory}{shared}  {_who(other_processes(gpu))}"
+
+
+def _name(gpu: GpuSample) -> str:
+    """The name, which for a MIG instance ends in its profile, as NVML has it."""
+    return f"{gpu.name} MIG" if gpu.mig_instance is not None and "MIG" not in gpu.name else gpu.name
 
 
 def _who(others: Sequence[GpuProcess]) -> str:

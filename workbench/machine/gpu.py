@@ -92,7 +92,7 @@ class GpuSample:
         utilization: in percent.
         clock_mhz, max_clock_mhz: of the multiprocessors.
         compute_capability: CUDA's: (8, 0) for an A100.
-        mig_instance: the number of the MIG instance; None for a whole GPU.
+        mig_instance: the number of the MIG instance; None for a whole GPU. mig_uuid: its name for CUDA.
         has_unified_memory: whether it has no memory of its own; the sizes are then those of the host.
     """
 
@@ -110,7 +110,13 @@ class GpuSample:
     clock_mhz: int | None = None
     max_clock_mhz: int | None = None
     mig_instance: int | None = None
+    mig_uuid: str | None = None
     has_unified_memory: bool = False
+
+    @property
+    def device(self) -> int | str:
+        """What CUDA knows it by: its number, or the UUID of the MIG instance."""
+        return self.index if self.mig_uuid is None else self.mig_uuid
 
     @property
     def label(self) -> str:
@@ -262,6 +268,7 @@ class GpuSampler:
             clock_mhz=self._query(lambda: nvml.nvmlDeviceGetClockInfo(whole, _SM_CLOCK)),
             max_clock_mhz=self._query(lambda: nvml.nvmlDeviceGetMaxClockInfo(whole, _SM_CLOCK)),
             mig_instance=device.instance,
+            mig_uuid=self._uuid(handle) if device.instance is not None else None,
             has_unified_memory=is_unified,
         )
 
@@ -308,8 +315,11 @@ class GpuSampler:
     def _is_named(self, device: _Device, name: str) -> bool:
         if name.startswith(("GPU-", "MIG-")):
             handle = device.handle if name.startswith("MIG-") else device.whole
-            return str(_text(self._query(lambda: self._nvml.nvmlDeviceGetUUID(handle)))).startswith(name)
+            return str(self._uuid(handle)).startswith(name)
         return name == str(device.index)
+
+    def _uuid(self, handle: Handle) -> str | None:
+        return _text(self._query(lambda: self._nvml.nvmlDeviceGetUUID(handle)))
 
     def _query(self, query: Callable[[], T]) -> T | None:
         """The result of an NVML query; None if library, driver or GPU do not support it."""

@@ -19,6 +19,8 @@ _FILE = "launch.json"
 _CONFIG = "accelerate.yaml"
 # The rest is for the adapter, its gradients, one unsharded layer and the activations of the smallest batch.
 _SHARE_FOR_BASE = 0.85
+# Characters of a MIG instance's UUID that are shown.
+_MIG_NAME = 12
 # accelerate's distributed types in which every process holds the whole base.
 _UNSHARDED_TYPES = ("NO", "MULTI_GPU", "MULTI_CPU")
 
@@ -28,7 +30,7 @@ class Launch(BaseModel):
 
     Attributes:
         processes: how many on this machine, one per GPU; without GPUs they share the processor.
-        devices: the GPUs to use, numbered as by nvidia-smi; empty for the first ones.
+        devices: the GPUs to use, numbered as by nvidia-smi, or the UUID of one MIG instance; empty for the first ones.
         sharded: shard the frozen base across the GPUs (FSDP), because it does not fit on one.
         config_file: the user's accelerate configuration, used instead of a generated one, for example for DeepSpeed.
     """
@@ -36,12 +38,12 @@ class Launch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     processes: int = Field(default=1, ge=1, le=4096)
-    devices: tuple[int, ...] = ()
+    devices: tuple[int | str, ...] = ()
     sharded: bool = False
     config_file: str = ""
 
     @classmethod
-    def on(cls, devices: Sequence[int]) -> "Launch":
+    def on(cls, devices: Sequence[int | str]) -> "Launch":
         """One process on each of these GPUs."""
         return cls(processes=len(devices), devices=tuple(devices))
 
@@ -65,7 +67,12 @@ class Launch(BaseModel):
         """``GPUs 0, 3``, or ``2 processes`` if no GPUs were chosen."""
         if not self.devices:
             return f"{self.processes} process{'' if self.processes == 1 else 'es'}"
-        return f"GPU{'' if len(self.devices) == 1 else 's'} {', '.join(map(str, self.devices))}"
+        return f"GPU{'' if len(self.devices) == 1 else 's'} {self.device_names}"
+
+    @property
+    def device_names(self) -> str:
+        """``0, 3``; the UUID of a MIG instance is shortened."""
+        return ", ".join(str(device)[:_MIG_NAME] for device in self.devices)
 
     def check(self) -> None:
         """Check that the processes can be started.
@@ -73,9 +80,16 @@ class Launch(BaseModel):
         Raises:
             WorkbenchError: the numbers of GPUs and processes differ, or the configuration cannot be used here.
         """
-        if self.devices and (len(set(self.devices)) != self.processes or min(self.devices) < 0):
+        numbers = [device for device in self.devices if isinstance(device, int)]
+        if len(self.devices) > 1 and len(numbers) < len(self.devices):
             raise WorkbenchError(
-                f"{self.processes} processes cannot share the GPUs {', '.join(map(str, self.devices))}.",
+                "A MIG instance cannot train together with another one or with a GPU.",
+                "Choose one MIG instance, or whole GPUs only.",
+                kind="launch",
+            )
+        if self.devices and (len(set(self.devices)) != self.processes or min(numbers, default=0) < 0):
+            raise WorkbenchError(
+                f"{self.processes} processes cannot share the GPUs {self.device_names}.",
                 "Give one GPU per process, each once.",
                 kind="launch",
             )
@@ -111,7 +125,7 @@ def gpus_of(launch: Launch | None, gpus: Sequence[GpuSample]) -> tuple[GpuSample
     if launch is None:
         return tuple(gpus[:1])
     if launch.devices:
-        return tuple(gpu for gpu in gpus if gpu.index in launch.devices)
+        return tuple(gpu for gpu in gpus if gpu.device in launch.devices)
     return tuple(gpus[: launch.processes])
 
 
