@@ -12,28 +12,26 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from screens.charts.keys import chart_keys
-from screens.charts.legend import Curve
-from screens.charts.loss_chart import LossChart
 from screens.charts.run_chart import LOSS, neighbor, titles
-from screens.charts.scale import short_number
+from screens.runs.comparison_charts import ComparisonCharts, scale_of, title_of
 from screens.runs.comparison_table import table_of
 from screens.shell import run_words
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.runs.curves.compared import metrics_of
-from workbench.runs.curves.series import Series
-from workbench.runs.library.comparison import best_metrics, difference_rows, letters, metric_rows, recipe_of
+from workbench.runs.library.comparison import best_metrics, difference_rows, metric_rows, recipe_of
 from workbench.runs.live_run import LiveRun
-from workbench.units import loss_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from textual import events
     from textual.app import ComposeResult
 
+    from screens.runs.comparison_charts import Axis, Losses
     from workbench.runs.folder import RunFolder
     from workbench.runs.library.comparison import RunMetrics
 
@@ -41,8 +39,8 @@ MOST = 6
 """The most runs in one comparison: the chart has as many colors."""
 
 _SECONDS = 1.0
-_AXES = ("step", "tokens", "time")
-_SHOWN = ("train and held-out", "train", "held-out")
+_AXES: tuple[Axis, ...] = ("step", "tokens", "time")
+_SHOWN: tuple[Losses, ...] = ("train and held-out", "train", "held-out")
 
 
 class CompareScreen(ModalScreen[None]):
@@ -62,7 +60,7 @@ class CompareScreen(ModalScreen[None]):
         scrollbar-size-vertical: 1;
         border-title-style: bold; border-title-color: $foreground; border-subtitle-color: $text-muted;
     }
-    CompareScreen LossChart { height: 55%; min-height: 10; }
+    CompareScreen ComparisonCharts { height: 55%; min-height: 10; }
     CompareScreen #reading { height: auto; display: none; }
     CompareScreen.-reading #reading { display: block; }
     CompareScreen Static { height: auto; margin-top: 1; }
@@ -83,11 +81,11 @@ class CompareScreen(ModalScreen[None]):
         self._axis = self._losses = 0
         self._quantity = LOSS
         self._drawn: tuple[object, ...] = ()
-        self._chart = LossChart()
+        self._charts = ComparisonCharts()
         self._progress = Paragraph(id="reading")
         self._results = Static(id="figures")
         self._differences = Static(id="differences")
-        self._box = VerticalScroll(self._chart, self._progress, self._results, self._differences)
+        self._box = VerticalScroll(self._charts, self._progress, self._results, self._differences)
 
     def compose(self) -> ComposeResult:
         yield self._box
@@ -95,9 +93,12 @@ class CompareScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         set_title(self._box, f"compare {len(self._runs)} runs")
         sign = f" {GLYPHS.separator} "
-        self._box.border_subtitle = sign.join(("x axis", "l losses", "↑ ↓ scroll", "F1 help", "Esc back"))
+        self._box.border_subtitle = sign.join(
+            ("x axis", "l losses", "↑ ↓ scroll", f"{key('app.help')} help", "Esc back")
+        )
         self._box.focus()
-        self._chart.show((), placeholder="Reading journals …")
+        self.add_class("-reading")
+        self._draw()
         self.run_worker(self._follow())
 
     # -- what the user does ---------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class CompareScreen(ModalScreen[None]):
             self._quantity = neighbor(known, self._quantity, action)
             self._draw()
         else:
-            self._chart.act(action)
+            self._charts.act(action)
 
     def action_leave(self) -> None:
         """Close the comparison."""
@@ -162,58 +163,12 @@ class CompareScreen(ModalScreen[None]):
     # -- the chart ------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        over, unit, title = self._scale()
-        curves = list(self._curves(over, unit))
-        is_over = all(live.replay.is_over for live in self._runs)
-        ends = [curve.series.last[0] for curve in curves if curve.series.last]
-        self._chart.show(
-            curves,
-            end=max(ends, default=0.0) if is_over else 0.0,
-            form=loss_text if self._quantity == LOSS else short_number,
-            axis="step" if over == "step" else title,
-            placeholder="No run has logged this loss." if not self.has_class("-reading") else "Reading …",
-        )
-        what = f"{_SHOWN[self._losses]} loss" if self._quantity == LOSS else self._quantity
-        set_title(self._box, f"{what} over {title}")
-
-    def _scale(self) -> tuple[str, float, str]:
-        """Return the axis, the size of its unit, and its name."""
-        match _AXES[self._axis]:
-            case "tokens":
-                return "tokens", 1, "tokens"
-            case "time":
-                longest = max(
-                    (live.replay.curves.seconds.last[1] for live in self._runs if live.replay.curves.seconds.last),
-                    default=0.0,
-                )
-                unit, name = (3600, "hours") if longest > 7200 else (60, "minutes") if longest > 120 else (1, "seconds")
-                return "time", unit, f"training time ({name})"
-        return "step", 1, "steps"
-
-    def _curves(self, axis: str, unit: float) -> Iterator[Curve]:
-        """Yield the curves, held-out losses last: they have few marks, which lines must not hide."""
-        shown = _SHOWN[self._losses] if self._quantity == LOSS else "train"
-        known = list(enumerate(zip(self._runs, letters(len(self._runs)), strict=True)))
-        if shown != "held-out":
-            for color, (live, letter) in known:
-                yield Curve(
-                    self._called(color),
-                    _along(self._series_of(live), live, axis, unit),
-                    letter=letter,
-                    color=color,
-                )
-        if shown != "train":
-            for color, (live, letter) in known:
-                label = self._called(color) if shown == "held-out" else ""
-                series = _along(live.replay.curves.held_out, live, axis, unit)
-                yield Curve(label, series, marked=True, letter=letter.lower(), color=color)
-
-    def _series_of(self, live: LiveRun) -> Series:
-        curves = live.replay.curves
-        return curves.train if self._quantity == LOSS else curves.others.get(self._quantity, Series())
-
-    def _called(self, number: int) -> str:
-        return self._names[number] if self._names else self._runs[number].run.id
+        scale = scale_of(_AXES[self._axis], self._runs)
+        losses = _SHOWN[self._losses]
+        names = self._names or [live.run.id for live in self._runs]
+        empty = "No run has logged this loss." if not self.has_class("-reading") else "Reading …"
+        self._charts.show(self._runs, names, scale, self._quantity, losses, empty)
+        set_title(self._box, f"{title_of(self._quantity, losses)} over {scale.title}")
 
     # -- the tables -----------------------------------------------------------------------------------------------
 
@@ -235,15 +190,6 @@ class CompareScreen(ModalScreen[None]):
             if differences
             else Text("The recipes are identical.", style="dim")
         )
-
-
-def _along(series: Series, live: LiveRun, axis: str, unit: float) -> Series:
-    match axis:
-        case "tokens":
-            return series.along(live.replay.curves.tokens, unit)
-        case "time":
-            return series.along(live.replay.curves.seconds, unit)
-    return series
 
 
 def _figures(live: LiveRun) -> RunMetrics:

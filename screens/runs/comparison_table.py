@@ -67,7 +67,7 @@ def _upright(heading: Text, runs: Sequence[str], rows: Rows, *, is_numeric: bool
         justify: Literal["left", "right"] = "right" if is_numeric else "left"
         table.add_column(Text(run, style="bold"), overflow="fold", min_width=_LEAST, max_width=_MOST, justify=justify)
     for label, cells in rows:
-        table.add_row(Text(label), *(Text(cell, style="bold" if cell.endswith(("★", " *")) else "") for cell in cells))
+        table.add_row(Text(label), *map(_cell, cells))
     return table
 
 
@@ -85,8 +85,13 @@ def _turned(heading: Text, runs: Sequence[str], rows: Rows, place: int) -> Itera
             table.add_column(head, width=_width(label, cells), overflow="fold")
         for index, run in enumerate(runs):
             name = Text(run, style="bold", no_wrap=True, overflow="ellipsis")
-            table.add_row(name, *(Text(cells[index]) for _, cells in part))
+            table.add_row(name, *(_cell(cells[index]) for _, cells in part))
         yield table
+
+
+def _cell(text: str) -> Text:
+    """A value; the best of its kind is bold."""
+    return Text(text, style="bold" if text.endswith((" ★", " *")) else "")
 
 
 def _parts(rows: Rows, place: int) -> Iterator[Rows]:
