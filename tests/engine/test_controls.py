@@ -143,6 +143,17 @@ def test_a_run_stopped_while_its_base_is_loaded_again_ends_where_it_was(home, lo
     assert (run.adapter / "adapter_model.safetensors").is_file() is save
 
 
+def test_sampling_that_is_stopped_leaves_the_run_as_it_was(home, long_recipe, undisturbed):
+    with begun(home, long_recipe, 2) as (run, thread):
+        thread.controls.send(Command("sample"))
+        thread.controls.send(Command("stop_sampling"))
+    ended(thread)
+    (sampled,), (stopped,) = told(run, "sample"), told(run, "stop_sampling")
+    assert sampled["step"] == stopped["step"] < STEPS
+    assert events_of(run, "sample") == []
+    assert curve(run) == curve(undisturbed)
+
+
 def test_a_run_released_and_stopped_before_its_first_step_has_no_adapter(home, long_recipe):
     run, thread = begin(home, long_recipe)
     thread.controls.send(Command("pause", release=True))

@@ -19,7 +19,9 @@ ALREADY_RUNNING = 3
 REQUEST_ID = "X-Request-ID"
 
 EngineState = Literal["idle", "loading", "training", "paused", "replying", "evaluating"]
-ControlAction = Literal["pause", "resume", "checkpoint", "evaluate", "sample", "learning_rate", "max_steps"]
+ControlAction = Literal[
+    "pause", "resume", "checkpoint", "evaluate", "sample", "stop_sampling", "learning_rate", "max_steps"
+]
 
 
 def new_request_id() -> str:
@@ -110,7 +112,7 @@ class ShutdownRequest(_Wire):
 
 
 class ControlRequest(_Wire):
-    """An action on the live run, carried out between two steps.
+    """An action on the live run, carried out between two steps; ``stop_sampling`` takes effect within one token.
 
     ``value`` is the new learning rate or number of steps. ``release``: a pause also releases the model's memory;
     resuming then loads the model again.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from workbench.data.sample import IGNORED
 from workbench.data.templates.template import Template
 from workbench.engine.generation.context import context_length
-from workbench.engine.generation.generation import GREEDY, continue_prompt, end_tokens
+from workbench.engine.generation.generation import GREEDY, StopSignal, continue_prompt, end_tokens
 from workbench.engine.generation.head_reply import outputs_text
 from workbench.engine.generation.label_evaluation import text_outputs
 from workbench.engine.kernels.loss_path import PADDED
@@ -34,7 +34,7 @@ def sample_replies(
     template: Template,
     records: "Dataset",
     report: Report = lambda _: None,
-    cancelled: threading.Event | None = None,
+    cancelled: StopSignal | None = None,
 ) -> list[SampledReply]:
     """Reply greedily to the prompts of the first records, as chat would; leaves the model unchanged.
 
@@ -67,7 +67,7 @@ def sample_replies(
         model.train(was_training)
 
 
-def _sample(base: LoadedBase, template: Template, prompt: list[int], cancelled: threading.Event) -> SampledReply | None:
+def _sample(base: LoadedBase, template: Template, prompt: list[int], cancelled: StopSignal) -> SampledReply | None:
     """The reply to one prompt; None if the model's context has no room for it."""
     limit = context_length(base.model.config)
     max_new_tokens = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, limit - len(prompt))

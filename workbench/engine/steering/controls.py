@@ -41,6 +41,16 @@ class Command:
     task: PausedTask | None = None
 
 
+@dataclass(frozen=True)
+class SamplingStop:
+    """Stands in for the event that cancels a reply: set once sampling in a run should end."""
+
+    controls: "Controls"
+
+    def is_set(self) -> bool:
+        return self.controls.ends_sampling()
+
+
 class Controls:
     """A queue of commands for one run, and a stop request, which takes precedence.
 
@@ -70,6 +80,11 @@ class Controls:
     def is_stopped(self) -> bool:
         """Whether a stop was requested."""
         return self.stopped.is_set()
+
+    def ends_sampling(self) -> bool:
+        """Whether replies that are being sampled should end: the run is to stop, or ``stop_sampling`` was sent."""
+        with self._changed:
+            return self.stopped.is_set() or any(command.action == "stop_sampling" for command in self._commands)
 
     @property
     def local(self) -> "Controls":

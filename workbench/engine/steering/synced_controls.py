@@ -32,6 +32,10 @@ class SyncedControls(Controls):
                 self.stop(save=request)
         return self.is_stopped()
 
+    def ends_sampling(self) -> bool:
+        """As in :class:`Controls`; a request counts before the other processes know of it: only one samples."""
+        return super().ends_sampling() or self._local.ends_sampling()
+
     def _new_requests(self) -> list[Command | bool] | None:
         """Requests received since the last sync; a stop is represented by whether to save."""
         requests: list[Command | bool] = []

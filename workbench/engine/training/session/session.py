@@ -12,7 +12,7 @@ from workbench.engine.metrics.trackers import guard_trackers
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.saving import save_adapter
 from workbench.engine.model.sharded import is_sharded, is_spread
-from workbench.engine.steering.controls import PausedTask
+from workbench.engine.steering.controls import PausedTask, SamplingStop
 from workbench.engine.storage.room import check_room_for_checkpoints
 from workbench.engine.training.session.best import BestSoFar
 from workbench.engine.training.session.context import Context
@@ -241,9 +241,12 @@ class Session:
         if not self._context.ranks.is_first:
             return
         records = self._data.eval if len(self._data.eval) else self._data.train
-        stopped = self._context.controls.local.stopped
-        replies = sample_replies(self._base, self._data.template, records, self._context.report, stopped)
-        if not stopped.is_set():
+        controls = self._context.controls
+        stop = SamplingStop(controls)
+        replies = sample_replies(self._base, self._data.template, records, self._context.report, stop)
+        if stop.is_set():
+            replies = replies[:-1]  # the last one may lack its end
+        if replies and not controls.local.is_stopped():
             self._context.journal.write(Sample(step=step, replies=[asdict(reply) for reply in replies]))
 
     def _run_task(self, task: PausedTask) -> None:
