@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
+from textual.events import Key, Paste
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
@@ -20,6 +21,7 @@ from screens.shell.footer import KeyFooter
 from screens.shell.header import HeaderBar
 from screens.shell.jobs import Jobs
 from screens.shell.jobs_line import JobsLine
+from screens.shell.key_order import KeyOrder
 from screens.shell.pane_switcher import PaneSwitcher
 from screens.shell.recipe_editing import RecipeEditing
 from screens.shell.run_bar import RunBar
@@ -32,6 +34,7 @@ from screens.tabs import TABS
 from screens.theme import THEMES
 from screens.widgets.ascii_filter import AsciiFilter
 from screens.widgets.glyphs import unicode_terminal
+from screens.widgets.key_texts import use_keys
 from screens.widgets.sizes import NARROW_BELOW
 from screens.widgets.workers import cancel_workers_of
 from workbench.errors import WorkbenchError
@@ -89,6 +92,7 @@ class WorkbenchApp(App[None]):
         self._tab_strip = TabStrip([(tab.id, tab.label) for tab in TABS])
         self._panes = PaneSwitcher()
         self._run_bar = RunBar()
+        self.key_order = KeyOrder(self, super().on_event)
         self._jobs_line = JobsLine()
         self.jobs = Jobs(
             lambda work: self.run_worker(work, group="jobs"),
@@ -118,6 +122,13 @@ class WorkbenchApp(App[None]):
 
     def on_mount(self) -> None:
         self.call_after_refresh(self._begin)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Textual's; keys and pasted text are handed on one at a time."""
+        if isinstance(event, (Key, Paste)) and not event.is_forwarded:
+            await self.key_order.take(event)
+        else:
+            await super().on_event(event)
 
     def pop_screen(self) -> AwaitComplete:
         """Close the front screen, and first end its workers: Textual ends them after the widgets they look for."""
@@ -227,18 +238,6 @@ class WorkbenchApp(App[None]):
         if self.pane_in_front is not None:
             self.pane_in_front.leave()
 
-    def on_key(self, event: events.Key) -> None:
-        """Type into the field that a key just before this one opened.
-
-        Keys that arrive together are sent to what had the focus then, and come here if that has no use for them.
-        """
-        field = self.focused
-        if isinstance(field, Input) and event.is_printable and event.character:
-            start, end = field.selection
-            field.replace(event.character, min(start, end), max(start, end))
-            event.stop()
-            event.prevent_default()
-
     def action_help(self) -> None:
         """Show keys and guide of the tab or dialog in front, or close them."""
         from screens.dialogs.help import HelpScreen, help_on
@@ -327,15 +326,22 @@ class WorkbenchApp(App[None]):
             self._starting_engine = False
             self._header.show_engine(self.session.status)
 
-    def attempt(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something in a worker; an error that the user can fix is shown, and the app keeps running."""
-        self.run_worker(self._guarded(work))
+    def attempt(self, work: Coroutine[Any, Any, object], *, asks: bool = False) -> None:
+        """Run something in a worker; an error that the user can fix is shown, and the app keeps running.
 
-    async def _guarded(self, work: Coroutine[Any, Any, object]) -> None:
+        Args:
+            asks: whether it may open a dialog: the keys that follow wait for it.
+        """
+        self.run_worker(self._guarded(work, self.key_order.may_open_dialog() if asks else None))
+
+    async def _guarded(self, work: Coroutine[Any, Any, object], ended: Callable[[], None] | None) -> None:
         try:
             await work
         except WorkbenchError as error:
             self.show_error(error)
+        finally:
+            if ended is not None:
+                ended()
 
     def _handle_exception(self, error: Exception) -> None:
         """Explain an unforeseen error: the app survives that of a worker, and ends with any other.
@@ -403,6 +409,7 @@ class WorkbenchApp(App[None]):
         if settings.theme is not None and settings.theme in self.available_themes:
             self.theme = settings.theme
         self.set_keymap(settings.keys)
+        use_keys(settings.keys)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Return the workbench's own colors, which Textual's themes do not have."""

@@ -24,22 +24,26 @@ _MOST = 60
 class WorkbenchCommands(Provider):
     """All that can be done or found, matched by every typed word in its name, its description or its keys."""
 
-    _library: Sequence[Command] = ()
+    _library: asyncio.Task[Sequence[Command]]
 
     @property
     def _app(self) -> WorkbenchApp:
         return cast("WorkbenchApp", self.app)
 
     async def startup(self) -> None:
-        self._library = await asyncio.to_thread(library_commands, self._app)
+        # Not awaited here: Textual would cancel it with the first search, which the next typed character cancels.
+        self._library = asyncio.create_task(asyncio.to_thread(library_commands, self._app))
+
+    async def shutdown(self) -> None:
+        self._library.cancel()
 
     async def discover(self) -> Hits:
         for command in self._commands():
             yield DiscoveryHit(escape(command.name), command.run, text=command.name, help=_help(command))
 
     async def search(self, query: str) -> Hits:
-        words = query.casefold().split()
-        commands = [*setting_commands(self._app, query), *self._commands(), *actions(self._app), *self._library]
+        words, library = query.casefold().split(), await asyncio.shield(self._library)
+        commands = [*setting_commands(self._app, query), *self._commands(), *actions(self._app), *library]
         ranked = [(score, command) for command in commands if (score := _score(command, words, query)) > 0]
         ranked.sort(key=lambda one: -one[0])
         for number, (_, command) in enumerate(ranked[:_MOST]):

@@ -15,6 +15,7 @@ from screens.data.fields import data_settings
 from screens.dialogs.presets import choose_preset, save_as_preset
 from screens.queue.enqueue import sweep_current
 from screens.shell.cost_view import price_after
+from screens.widgets.key_texts import key
 from workbench.recipe.differences import change_text
 from workbench.recipe.text import RecipeError, edit, parse_value
 
@@ -84,27 +85,31 @@ async def _on_tab(app: WorkbenchApp, tab: str, action: str) -> None:
 
 def everywhere(app: WorkbenchApp) -> Iterator[Command]:
     """Yield what can be done on every tab."""
-    for number, tab in enumerate(app.tabs, 1):
-        yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), "Open the tab", f"{number}")
+    for tab in app.tabs:
+        yield Command(f"Go to {tab.label}", partial(app.action_show_tab, tab.id), "Open the tab", key(f"tab.{tab.id}"))
     yield Command("Queue", app.action_queue, "Queued runs: add, reorder, hold")
     yield Command("Tour", app.action_tour, "Choose a model, records and a recipe that fits, step by step")
-    yield Command("Settings", app.action_settings, "Theme, keys, notification, limits of engine and caches", "F10")
-    yield Command("Jobs", app.action_jobs, "What runs in the background: progress, stop, result", "F9")
+    yield Command(
+        "Settings", app.action_settings, "Theme, keys, notification, limits of engine and caches", key("app.settings")
+    )
+    yield Command("Jobs", app.action_jobs, "What runs in the background: progress, stop, result", key("app.jobs"))
     sweep, choose, save = (partial(_attempt, app, ask) for ask in (sweep_current, choose_preset, save_as_preset))
     yield Command("Sweep", sweep, "Queue the current recipe with several values of a setting")
     yield Command("Presets", choose, "Choose a shipped or saved preset as the current recipe")
     yield Command("Save recipe as preset", save, "Save the current recipe under a name")
-    yield Command("Recipe as YAML", app.action_recipe_text, "Show, edit and compare the current recipe", "Y")
+    yield Command(
+        "Recipe as YAML", app.action_recipe_text, "Show, edit and compare the current recipe", key("app.recipe_text")
+    )
     yield Command("Find setting", app.action_find_setting, "Find a setting by its name or help, and go to its field")
-    yield Command("Undo", app.action_undo, "Undo the last change of the recipe", "^z")
-    yield Command("Redo", app.action_redo, "Make an undone change of the recipe again", "^y")
+    yield Command("Undo", app.action_undo, "Undo the last change of the recipe", key("app.undo"))
+    yield Command("Redo", app.action_redo, "Make an undone change of the recipe again", key("app.redo"))
     if app.session.status is not None:
         unload = partial(_attempt, app, _unload)
         yield Command("Engine: release GPU memory", unload, "Unload the model; the engine keeps running")
     other = "light" if app.theme.endswith("dark") else "dark"
     yield Command(f"Theme: {other}", app.toggle_theme, "Switch between the light and the dark theme")
-    yield Command("Help", app.action_help, "Keys and guide of this screen", "F1")
-    yield Command("Quit", app.action_quit, "A live run can keep running without the terminal", "^q")
+    yield Command("Help", app.action_help, "Keys and guide of this screen", key("app.help"))
+    yield Command("Quit", app.action_quit, "A live run can keep running without the terminal", key("app.quit"))
 
 
 # -- settings -------------------------------------------------------------------------------------------------------
@@ -220,4 +225,4 @@ async def _unload(app: Workbench) -> None:
 
 def _attempt(app: WorkbenchApp, ask: Callable[[WorkbenchApp], Coroutine[Any, Any, None]]) -> None:
     """Ask in a worker, which can wait for the answer; an error is shown."""
-    app.attempt(ask(app))
+    app.attempt(ask(app), asks=True)

@@ -50,8 +50,12 @@ class Workbench(Protocol):
             WorkbenchError: it does not start.
         """
 
-    def attempt(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something in a worker; an error that the user can fix is shown."""
+    def attempt(self, work: Coroutine[Any, Any, object], *, asks: bool = False) -> None:
+        """Run something in a worker; an error that the user can fix is shown.
+
+        Args:
+            asks: whether it may open a dialog: the keys that follow wait for it.
+        """
 
     def show_error(self, error: WorkbenchError) -> None:
         """Show what went wrong and what to do about it."""

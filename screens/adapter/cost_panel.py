@@ -12,6 +12,7 @@ from textual.content import Content
 from screens.charts.stacked_bar import legend, stacked_bar
 from screens.widgets.delay import Delay
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key
 from screens.widgets.lines import Lines
 from screens.widgets.plain import plain
 from screens.widgets.sizes import NARROW_BELOW
@@ -98,7 +99,9 @@ class CostPanel(Lines):
             yield Content.styled(plain(costs.refusal.message), "$error")
             yield Content.styled(plain(costs.refusal.cure), "bold")
             if costs.suggested_fix is not None:
-                yield Content.assemble(plain(costs.suggested_fix.sentence), ("  F apply", "bold $accent"))
+                yield Content.assemble(
+                    plain(costs.suggested_fix.sentence), (f"  {key('adapter.fit')} apply", "bold $accent")
+                )
         elif costs.price is not None and self._is_wide:
             yield from self._adapter(costs, costs.price)
             yield Content("")
@@ -159,7 +162,9 @@ class CostPanel(Lines):
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:
             yield from self._suggestions(self._outlook, costs.fit)
         elif self._is_wide and self._outlook is not None and self._outlook.faster and self._outlook.faster.changes:
-            yield Content.assemble(plain(self._outlook.faster.sentence), ("  S apply", "bold $accent"))
+            yield Content.assemble(
+                plain(self._outlook.faster.sentence), (f"  {key('adapter.fast')} apply", "bold $accent")
+            )
         for label, fit in costs.other_gpus:
             yield Content.assemble((f"{plain(label)}: ", "$muted"), (fit.phrase, f"bold ${fit.color}"))
 
@@ -167,15 +172,17 @@ class CostPanel(Lines):
         """The changes that make it fit, cheapest first, and the keys that make them."""
         if not outlook.suggestions:
             if fit.word == "no":
-                yield Content.styled("No single change makes it fit. W lists the models that fit.", "$error")
+                what = f"{key('adapter.catalog_fit')} lists the models that fit."
+                yield Content.styled(f"No single change makes it fit. {what}", "$error")
             return
         first, *rest = outlook.suggestions
-        more = f"F apply {GLYPHS.separator} O other options" if rest and not self._is_wide else "F apply"
+        apply, others = f"{key('adapter.fit')} apply", f"{key('adapter.others')} other options"
+        more = f"{apply} {GLYPHS.separator} {others}" if rest and not self._is_wide else apply
         yield Content.assemble(plain(first.sentence), (f"  {more}", "bold $accent"))
         if rest and self._is_wide:
             dot = f" {GLYPHS.separator} "
             yield Content.assemble(("or ", "$muted"), plain(dot.join(change.short for change in rest)),
-                                   ("  O other options", "bold $accent"))  # fmt: skip
+                                   (f"  {others}", "bold $accent"))  # fmt: skip
 
     def _alternatives(self) -> Iterator[Content]:
         """The cost with other quantizations, and the largest settings that fit."""

@@ -13,7 +13,7 @@ from textual.message import Message
 from screens.adapter.cost_panel import CostPanel
 from screens.adapter.fields import form
 from screens.adapter.step_tracer import StepTracer
-from screens.dialogs.questions import Choice, ChoiceDialog, LineDialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 from screens.forms.help import explanation, line_help
 from screens.forms.sections import SectionedForm
 from screens.shell.cost_view import Outlook, SuggestedChange, costs_of, outlook_of, speed_advice_of
@@ -54,14 +54,14 @@ class AdapterPane(Pane):
 
     NAME = "Adapter"
     GUIDE = (
-        "All settings of the adapter and of training memory. The arrows change the selected "
-        "setting, digits or Enter type a value (Esc takes it back), and the cost beside it "
-        "updates at once; F2 to F8 open the tabs. The line at the bottom explains the selected "
-        "setting. If the run does not fit, F applies the cheapest change that makes it fit and O "
-        "lists the other options. PageUp and PageDown move by section, Enter unfolds one and z folds it, / finds a "
-        "setting of any tab by its name or its help. S applies the fastest micro-batch and checkpointing that fit, "
-        "at the same effective batch; with auto the run chooses them. V checks the fit against "
-        "a memory limit. W lists the models that these settings can train here."
+        "All settings of the adapter and of training memory. The arrows change the selected setting, digits or Enter "
+        "type a value (Esc takes it back), and the cost beside it updates at once; F2 to F8 open the tabs. The line "
+        "at the bottom explains the selected setting. If the run does not fit, {adapter.fit} applies the cheapest "
+        "change that makes it fit and {adapter.others} lists the other options. PageUp and PageDown move by section, "
+        "Enter unfolds one and z folds it, {adapter.find} finds a setting of any tab by its name or its help. "
+        "{adapter.fast} applies the fastest micro-batch and checkpointing that fit, at the same effective batch; with "
+        "auto the run chooses them. {adapter.memory} checks the fit against a memory limit. {adapter.catalog_fit} "
+        "lists the models that these settings can train here."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -220,8 +220,10 @@ class AdapterPane(Pane):
     def action_other_fits(self) -> None:
         """Choose among the changes that make it fit."""
         offered = self._suggested_changes[:9]
+        keys = [YES] if len(offered) == 1 else [str(number) for number in range(1, 10)]
         choices = [
-            Choice(str(n), f"{change.short}, costs {change.cost}", str(n)) for n, change in enumerate(offered, 1)
+            Choice(one, f"{change.short}, costs {change.cost}", str(number))
+            for number, (one, change) in enumerate(zip(keys, offered, strict=False), 1)
         ]
 
         def chosen(answer: str | None) -> None:

@@ -13,6 +13,7 @@ from screens.architecture.texts import absence_text, details_text, totals_text
 from screens.architecture.tree_rows import Place, class_text, root_of, target_name, toggled_targets
 from screens.forms.fields import parse_ranges, ranges_text
 from screens.widgets.glyphs import ENTER
+from screens.widgets.key_texts import key
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
 from screens.widgets.sizes import NARROW_BELOW
@@ -32,10 +33,10 @@ class ArchitecturePane(Pane):
 
     NAME = "Architecture"
     GUIDE = (
-        "The model's module tree. Repeated layers are folded; the numbers of a folded module "
-        "count all its copies. A dot marks layers that get an adapter, with the shapes of A and "
-        "B. Space adds a layer, or all linear layers below a module, to the targets or removes "
-        "them. # adapts only some layers. Amber marks weights that stay in 16 bits because they cannot be quantized."
+        "The model's module tree. Repeated layers are folded; the numbers of a folded module count all its copies. A "
+        "dot marks layers that get an adapter, with the shapes of A and B. {architecture.toggle} adds a layer, or all "
+        "linear layers below a module, to the targets or removes them. {architecture.layers} adapts only some layers. "
+        "Amber marks weights that stay in 16 bits because they cannot be quantized."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -164,7 +165,7 @@ class ArchitecturePane(Pane):
         if targets is None:
             regex = isinstance(self.session.recipe.adapter.target_modules, str)
             hint = (
-                "The targets are a regular expression. Press a to target all linear layers."
+                f"The targets are a regular expression. Press {key('architecture.all')} to target all linear layers."
                 if regex
                 else "No layer to adapt here."
             )

@@ -18,6 +18,7 @@ from screens.architecture.tree_rows import (
 )
 from screens.shell.header import base_word, targets_word
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key
 from screens.widgets.plain import plain
 from workbench.adapters.registry import has_rank, method_of
 from workbench.errors import WorkbenchError
@@ -37,7 +38,7 @@ def absence_text(recipe: Recipe, error: WorkbenchError | None) -> Content:
         (plain(error.message), "$error"),
         " ",
         plain(error.cure),
-        ("  Press 1 to choose another model.", "$accent"),
+        (f"  Press {key('tab.models')} to choose another model.", "$accent"),
     )
 
 
@@ -92,6 +93,9 @@ def details_text(skeleton: Skeleton, recipe: Recipe, plan: AdapterPlan | None, p
         lines.append(Content.styled("Stays in 16 bits: transformers quantizes only plain linear layers.", "$warning"))
     elif place.is_layer and len(lines) == 1:
         lines.append(
-            Content.styled(f"Press Space to target it: {method_of(recipe.adapter.method).label} trains it.", "$muted")
+            Content.styled(
+                f"Press {key('architecture.toggle')} to target it: {method_of(recipe.adapter.method).label} trains it.",
+                "$muted",
+            )
         )
     return Content("\n").join(lines[:3])

@@ -8,12 +8,16 @@ from textual.content import Content
 
 from screens.run_names import titled
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key, keyed
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
     from screens.chat.reply_targets import ReplyTargets
     from screens.chat.targets import ReplyTarget
     from screens.run_names import RunNames
+
+_TUNED_KEYS = "{chat.beside} shows base and tuned side by side; {chat.switch} switches the adapter off and on."
+_BASE_KEYS = "{tab.train} opens Train, where {train.start} starts fine-tuning."
 
 # Cells of the heading besides the target's name, and those that the name has at least.
 _OTHER_CELLS = 40
@@ -48,11 +52,9 @@ def guide_text(name: str, *, is_tuned: bool) -> Content:
     first_line = f"{name} is ready." if is_tuned else f"No adapter yet: chatting with the base model {name}."
     return Content.assemble(
         (f"{first_line}\n", "bold"),
-        ("Enter", "bold $accent"),
+        (key("chat.write"), "bold $accent"),
         (" to type.\n\n", ""),
-        ("o shows base and tuned side by side; b switches the adapter off and on.", "$foreground 70%")
-        if is_tuned
-        else ("5 opens Train, where Enter starts fine-tuning.", "$foreground 70%"),
+        (keyed(_TUNED_KEYS if is_tuned else _BASE_KEYS), "$foreground 70%"),
     )
 
 

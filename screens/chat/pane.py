@@ -47,15 +47,16 @@ class ChatPane(Pane):
 
     NAME = "Chat"
     GUIDE = (
-        "Enter opens the prompt and sends it. You chat with the newest finished run unless you "
-        "choose another model with c; a paused run replies with its current weights. b switches "
-        "the adapter off and on, n and p go to the next and previous adapter on the same base, + "
-        "and - scale the adapter, & combines several; the base stays in memory. o shows base and "
-        "tuned side by side at the same seed, | chooses up to three others; B hides which of two is "
-        "which until you rate them with < = >. Esc stops a reply; u "
-        "edits your last question, R regenerates the reply, z unfolds its reasoning. If the model "
-        "calls one of the tools given in the settings, type the result. Conversations are saved with the "
-        "run: h lists them. The comma opens system prompt and sampling."
+        "{chat.write} opens the prompt and sends it. You chat with the newest finished run unless you choose another "
+        "model with {chat.pick}; a paused run replies with its current weights. {chat.switch} switches the adapter "
+        "off and on, {chat.next} and {chat.previous} go to the next and previous adapter on the same base, "
+        "{chat.more} and {chat.less} scale the adapter, {chat.combine} combines several; the base stays in memory. "
+        "{chat.beside} shows base and tuned side by side at the same seed, {chat.columns} chooses up to three others; "
+        "{chat.blind} hides which of two is which until you rate them with {chat.left} {chat.even} {chat.right}. Esc "
+        "stops a reply; {chat.edit} edits your last question, {chat.again} regenerates the reply, {chat.reasoning} "
+        "unfolds its reasoning. If the model calls one of the tools given in the settings, type the result. "
+        "Conversations are saved with the run: {chat.list} lists them. {chat.settings} opens system prompt and "
+        "sampling."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = KEYS
@@ -377,7 +378,8 @@ class ChatPane(Pane):
 
     def action_conversations(self) -> None:
         """Open, rename or remove a conversation."""
-        self.workbench.attempt(self._saved_chats.browse(self._targets.single.target, self._conversation.id))
+        browsing = self._saved_chats.browse(self._targets.single.target, self._conversation.id)
+        self.workbench.attempt(browsing, asks=True)
 
     async def _open_saved(self, conversation: Conversation, chats: Chats) -> None:
         self._settings.system = plain(conversation.system)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from screens.widgets.glyphs import GLYPHS, Glyphs
+from screens.widgets.key_texts import key
 from screens.widgets.plain import plain
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def histogram(facts: DataFacts, glyphs: Glyphs = GLYPHS) -> Content:
 def notices(facts: DataFacts) -> Content:
     """Return the notices, the most important first."""
     found = [(question, "$warning") for question in facts.questions]
-    found += [("Press m to map columns.", "bold")] if facts.unused_question else []
+    found += [(f"Press {key('data.map')} to map columns.", "bold")] if facts.unused_question else []
     found += [(notice, "$foreground 80%") for notice in facts.notices]
     found += [(f"Batches are {facts.padding}.", "$foreground 60%")] if facts.padding else []
     return Content("\n").join(Content.styled(plain(text), style) for text, style in found)

@@ -22,6 +22,7 @@ from screens.forms.help import help_text
 from screens.forms.row import SettingRow
 from screens.messages import RecipeChanged
 from screens.session import dataset_key
+from screens.widgets.key_texts import keyed
 from screens.widgets.pane import Pane, beside
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
@@ -49,12 +50,12 @@ class DataPane(Pane):
 
     NAME = "Data"
     GUIDE = (
-        "The dataset and how it is read. Enter lets you type a value, the arrows change it. The "
-        "other panel shows the formatted training text with trained tokens underlined: n and p "
-        "step through the records, L through the longest, / searches all of them. m maps columns "
-        "to prompt, response and the other parts of a record. Tokens are "
-        "counted with the model's tokenizer: t downloads the tokenizer or "
-        "dataset if it is not on disk, and stops counting. z shows the statistics on a small screen."
+        "The dataset and how it is read. Enter lets you type a value, the arrows change it. The other panel shows the "
+        "formatted training text with trained tokens underlined: {data.next} and {data.previous} step through the "
+        "records, {data.longest} through the longest, {data.search} searches all of them. {data.map} maps columns to "
+        "prompt, response and the other parts of a record. Tokens are counted with the model's tokenizer: "
+        "{data.fetch} downloads the tokenizer or dataset if it is not on disk, and stops counting. {data.figures} "
+        "shows the statistics on a small screen."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -295,7 +296,7 @@ class DataPane(Pane):
         """Map columns to the parts of a record."""
         from screens.data.mapping_dialog import map_columns
 
-        self.workbench.attempt(map_columns(self.workbench))
+        self.workbench.attempt(map_columns(self.workbench), asks=True)
 
     def action_move(self, by: int) -> None:
         """Move to the setting above or below."""
@@ -316,13 +317,13 @@ class DataPane(Pane):
 
 
 _CURES = {
-    "tokenizer_elsewhere": "Press t to download the tokenizer and count.",
-    "data_elsewhere": "Press t to download and count.",
+    "tokenizer_elsewhere": "Press {data.fetch} to download the tokenizer and count.",
+    "data_elsewhere": "Press {data.fetch} to download and count.",
     **dict.fromkeys(UNRECOGNIZED, MAP_COLUMNS),
 }
 
 
 def _why_not_counted(error: WorkbenchError) -> Content:
-    cure = _CURES.get(error.kind, f"{plain(error.cure)} Press t to try again.".lstrip())
+    cure = _CURES.get(error.kind, f"{plain(error.cure)} Press {{data.fetch}} to try again.".lstrip())
     cure = plain(error.cure) if error.kind == "data_missing" else cure
-    return Content.assemble((plain(error.message), ""), (f"\n{cure}", "bold"))
+    return Content.assemble((plain(error.message), ""), (f"\n{keyed(cure)}", "bold"))

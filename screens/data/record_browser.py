@@ -14,6 +14,7 @@ from screens.data.record_view import MASKED, TRAINED, RecordView
 from screens.data.records import FirstRecords, raw_data, shown_records
 from screens.shell.header import short_name
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import keyed
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain, plain_content
 from workbench.data.facts import DataFacts, Example
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 UNRECOGNIZED = ("data_format", "data_preference")
 """Errors after which a mapping by hand helps."""
-MAP_COLUMNS = "Press m to map the columns by hand."
+MAP_COLUMNS = "Press {data.map} to map the columns by hand."
 
 
 class RecordBrowser(Vertical):
@@ -93,7 +94,7 @@ class RecordBrowser(Vertical):
         self._look = found if isinstance(found, FirstRecords) else None
         self.refresh_record()
         if isinstance(found, WorkbenchError) and not self._entries:
-            offer = f"\n\n{MAP_COLUMNS}" if found.kind in UNRECOGNIZED else ""
+            offer = f"\n\n{keyed(MAP_COLUMNS)}" if found.kind in UNRECOGNIZED else ""
             self._show_instead(found.message, f"{found.cure}{offer}")
 
     def forget(self) -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from screens.widgets.key_texts import key
 from workbench.data.open_source import bundled_names, needs_hub, remote_sources
 from workbench.data.sources import Item, load_records
 from workbench.errors import WorkbenchError
@@ -67,7 +68,8 @@ def read_first_records(raw: RawData, home: Home) -> Iterator[FirstRecords]:
     if missing := [name for name in remote_sources(data.source) if needs_hub(name)]:
         raise WorkbenchError(
             f"{missing[0]}: no such file or bundled dataset ({', '.join(bundled_names())}).",
-            "If it is a Hugging Face dataset, press t to download it and count. Otherwise correct the source.",
+            f"If it is a Hugging Face dataset, press {key('data.fetch')} to download it and count. "
+            "Otherwise correct the source.",
             kind="data_elsewhere",
         )
     records = load_records(data, home, kind=kind)

@@ -11,6 +11,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from screens.widgets.key_texts import keyed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -30,17 +32,17 @@ class Key(NamedTuple):
 
 
 _EVERYWHERE = (
-    Key("1 … 7", "", "Open a tab. In a text field, and on a number of a form, digits are typed."),
+    Key("{tab.models} … {tab.runs}", "", "Open a tab. In a text field, and on a number of a form, digits are typed."),
     Key("F2 … F8", "", "Open a tab from anywhere: F2 Models … F8 Runs."),
     Key("^p", "", "Command palette: search all commands by name."),
-    Key("F1", "", "This help."),
-    Key("F10", "", "Settings: theme, keys, notification, limits."),
-    Key("F9", "", "Jobs: what runs in the background, how far it is, its result."),
+    Key("{app.help}", "", "This help."),
+    Key("{app.settings}", "", "Settings: theme, keys, notification, limits."),
+    Key("{app.jobs}", "", "Jobs: what runs in the background, how far it is, its result."),
     Key("Tab, Shift+Tab", "", "Move to the next or previous part of the screen."),
     Key("Esc", "", "Leave a text field, then clear the filter, then go back to the list or form. Close a dialog."),
-    Key("^z, ^y", "", "Undo a change of the recipe. Redo it."),
-    Key("Y", "", "The recipe as YAML: edit it, or compare it with a preset or a run."),
-    Key("^q", "", "Quit. A live run can keep running without the terminal."),
+    Key("{app.undo}, {app.redo}", "", "Undo a change of the recipe. Redo it."),
+    Key("{app.recipe_text}", "", "The recipe as YAML: edit it, or compare it with a preset or a run."),
+    Key("{app.quit}", "", "Quit. A live run can keep running without the terminal."),
 )
 
 
@@ -74,12 +76,12 @@ class HelpScreen(ModalScreen[None]):
             box.border_title = f"Help: {self._name}" if self._name else "Help"
             box.border_subtitle = "Esc close"
             if self._guide:
-                yield Static(self._guide, markup=False)
+                yield Static(keyed(self._guide), markup=False)
             if self._keys:
                 yield Static("Here", classes="heading")
                 yield Static(_table(self._keys))
             yield Static("Everywhere", classes="heading")
-            yield Static(_table(_EVERYWHERE))
+            yield Static(_table([row._replace(keys=keyed(row.keys)) for row in _EVERYWHERE]))
 
 
 def help_on(screen: Screen[Any], pane: Pane | None, show_key: Callable[[Binding], str]) -> HelpScreen:
@@ -104,8 +106,8 @@ def keys_here(bindings: Iterable[ActiveBinding], show_key: Callable[[Binding], s
         # Our own bindings have ids; those of Textual's containers (page left, page right …) would only be noise.
         if enabled and binding.id and binding.description:
             keys, *_ = by_action.setdefault(binding.action, ([], binding.description, tooltip))
-            if (key := show_key(binding)) not in keys:
-                keys.append(key)
+            if (shown := show_key(binding)) not in keys:
+                keys.append(shown)
     return [Key(" ".join(keys), name, text) for keys, name, text in by_action.values()]
 
 

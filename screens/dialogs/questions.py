@@ -175,11 +175,6 @@ class LineDialog(Dialog[str]):
                 yield Static("Tab complete   Ctrl+O browse", classes="keys", markup=False)
             yield self._problem
 
-    def append(self, typed: str) -> None:
-        """Append what was typed before the dialog was in front."""
-        self._field.value += typed
-        self._field.cursor_position = len(self._field.value)
-
     @on(Input.Submitted)
     def _typed(self, event: Input.Submitted) -> None:
         problem = self._check(event.value) if self._check else ""

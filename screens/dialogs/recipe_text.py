@@ -64,7 +64,7 @@ class RecipeTextScreen(Dialog[None]):
     NAME = "Recipe as YAML"
     GUIDE = (
         "The current recipe as text: only what differs from the defaults, or all settings. Mistakes are listed with "
-        "their lines. Ctrl+S makes it the current recipe, which Ctrl+Z undoes; Esc leaves without a change."
+        "their lines. Ctrl+S makes it the current recipe, which {app.undo} undoes; Esc leaves without a change."
     )
     DEFAULT_CSS = """
     RecipeTextScreen > VerticalGroup { width: 108; max-width: 98%; height: 92%; max-height: 92%; padding: 0 1; }
@@ -182,7 +182,7 @@ class RecipeTextScreen(Dialog[None]):
 
     def action_compare(self) -> None:
         """Choose a preset or a run, and list the differences to it."""
-        self.run_worker(self._choose_other(), exclusive=True)
+        self._workbench.attempt(self._choose_other(), asks=True)
 
     async def _choose_other(self) -> None:
         home = self._workbench.session.home

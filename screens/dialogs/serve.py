@@ -11,6 +11,7 @@ from textual.containers import VerticalGroup
 from textual.content import Content
 
 from screens.shell.phase_bar import PhaseBar
+from screens.shell.shown_job import ShownJob
 from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER
 from screens.widgets.paragraph import Paragraph, set_title
@@ -64,9 +65,10 @@ class ServeScreen(BoxScreen[None]):
         self._target = target
         self._title = title
         self._key = ("serve", target)
-        self._job: Job | None = None
+        self._ended_as: str | None = None
         self._intent = Paragraph(id="intent")
         self._progress = PhaseBar()
+        self._shown_job = ShownJob(lambda: app.jobs, self._key, self._progress, self._ended, self._show)
         self._address = Paragraph(id="address")
         self._figures = Paragraph(id="figures")
 
@@ -79,32 +81,27 @@ class ServeScreen(BoxScreen[None]):
             yield self._figures
 
     def on_mount(self) -> None:
-        job = self._workbench.jobs.get(self._key)
-        if job is not None and not job.is_over:
-            self._follow(job)
+        self._progress.show("loading")
+        if (job := self._workbench.jobs.get(self._key)) is not None:
+            self._shown_job.follow(job)
         else:
             self._show()
 
     # -- the job --------------------------------------------------------------------------------------------------
 
-    def _follow(self, job: Job) -> None:
-        self._job = job
-        job.watch(self._news)
+    def _ended(self, job: Job) -> None:
+        self._ended_as = job.outcome
         self._show()
-
-    def _news(self, job: Job) -> None:
-        self._show()
-        if job.is_over and job.error is not None:
+        if job.error is not None:
             self._workbench.show_error(job.error)
 
     def on_unmount(self) -> None:
-        if self._job is not None:
-            self._job.watch(None)
+        self._shown_job.leave()
 
     @property
     def _served(self) -> ServerFigures | None:
         """What the running server has told; None while none runs."""
-        subject = self._job.subject if self._job is not None and not self._job.is_over else None
+        subject = self._shown_job.subject
         return subject if isinstance(subject, ServerFigures) else None
 
     # -- what is shown --------------------------------------------------------------------------------------------
@@ -114,15 +111,14 @@ class ServeScreen(BoxScreen[None]):
         listening = served.listening if served is not None else None
         self.set_class(served is not None and listening is None, "-busy")
         if served is None:
-            ended = f"The server has stopped: {self._job.outcome or 'as requested'}. " if self._job is not None else ""
+            how = self._ended_as
+            ended = "" if how is None else f"The server has stopped: {how.rstrip('.') or 'as requested'}. "
             text = f"{ENTER} serves {plain(self._title)} and its base on this machine, with a token."
             more = "The base is loaded once more, beside the one in the engine."
             self._intent.show(plain_content(f"{ended}{text} {more}"))
         else:
             words = "Esc leaves it in the background   x stop" if listening else "Loading. x stop"
             self._intent.show(plain_content(words, "$text-muted"))
-        if served is not None and listening is None:
-            self._progress.show("loading")
         self._address.show_or_hide(
             Content("")
             if listening is None
@@ -156,7 +152,7 @@ class ServeScreen(BoxScreen[None]):
     def action_start(self) -> None:
         """Start the server; the command refuses to serve beside a live run."""
         app, target, title, figures = self._workbench, self._target, self._title, ServerFigures()
-        self._follow(
+        self._shown_job.follow(
             app.jobs.start(
                 self._key,
                 f"server of {title}",
@@ -183,8 +179,7 @@ class ServeScreen(BoxScreen[None]):
 
     def action_stop(self) -> None:
         """Stop the server."""
-        if self._job is not None:
-            self._job.stop()
+        self._shown_job.stop()
 
     def action_leave(self) -> None:
         """Close the screen; the server continues."""

@@ -21,6 +21,7 @@ from screens.shell.header import base_word, short_name, targets_word
 from screens.tabs import TABS
 from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.key_texts import keyed
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.adapters.registry import size_words
@@ -54,9 +55,9 @@ _HEADS = (
     "2 of 3  On which records?",
     "3 of 3  What Train would start",
 )
-_START = "Enter starts the run. 5 opens Train with this recipe and does not start."
+_START = "Enter starts the run. {tab.train} opens Train with this recipe and does not start."
 _OPEN = "Enter opens Train with this recipe; Train says what can be done and starts the run."
-_KEYS = "any tab key (1 to 7) goes there at once   Esc {back}"
+_KEYS = "any tab key ({tab.models} to {tab.runs}) goes there at once   Esc "
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class TourScreen(BoxScreen[None]):
     NAME: ClassVar[str] = "Tour"
     GUIDE: ClassVar[str] = (
         "Choose a model and records, or type others; the last screen shows the recipe and what it needs, changed so "
-        "that it fits if it did not. Enter continues, and on the last screen starts the run; 5 opens Train without "
-        "starting. Esc goes back, and on the first screen it closes the tour. The palette has it again."
+        "that it fits if it did not. Enter continues, and on the last screen starts the run; {tab.train} opens "
+        "Train without starting. Esc goes back, and on the first screen it closes the tour. The palette has it again."
     )
     DEFAULT_CSS = """
     TourScreen > VerticalGroup { width: 84; max-height: 96%; padding: 1 2; }
@@ -142,7 +143,6 @@ class TourScreen(BoxScreen[None]):
         self._model, self._source = self._models[0], ""
         self._fits: dict[str, Fit] = {}
         self._plan: Plan | None = None
-        self._asked: LineDialog | None = None
         self._head = Paragraph(id="head")
         self._list = OptionList()
         self._about = Paragraph(id="about")
@@ -172,7 +172,7 @@ class TourScreen(BoxScreen[None]):
 
     def _show(self) -> None:
         back = "skip" if self._page == 0 else "back"
-        self.query_one(VerticalGroup).border_subtitle = f"{ENTER} next   {_KEYS.format(back=back)}"
+        self.query_one(VerticalGroup).border_subtitle = f"{ENTER} next   {keyed(_KEYS)}{back}"
         self._head.show(Content(_HEADS[self._page]))
         at = self._list.highlighted or 0
         self._list.display = self._page < 2
@@ -227,7 +227,7 @@ class TourScreen(BoxScreen[None]):
         if plan.verdict is not None:
             color = "success" if plan.fits else "error"
             lines.append(plain_content(plan.verdict.sentence, f"${color}"))
-        lines.append(Content(f"\n{_START if plan.fits else _OPEN}"))
+        lines.append(Content(f"\n{keyed(_START) if plan.fits else _OPEN}"))
         return Content("\n").join(lines)
 
     # -- keys -----------------------------------------------------------------------------------------------------
@@ -249,10 +249,7 @@ class TourScreen(BoxScreen[None]):
     def on_key(self, event: events.Key) -> None:
         """Take what is typed as the start of an answer that is not listed."""
         typed = event.character
-        if self._asked is not None and typed and typed.isprintable():
-            event.stop()
-            self._asked.append(typed)  # it came in one packet with the letter that opened the dialog
-        elif self._page < 2 and typed and (typed.isalpha() or typed in "/~."):
+        if self._page < 2 and typed and (typed.isalpha() or typed in "/~."):
             event.stop()
             self._ask(typed)
 
@@ -266,8 +263,7 @@ class TourScreen(BoxScreen[None]):
         else:
             title, text = "Your records", "A file, a folder or a Hugging Face dataset (owner/name)."
             kind, take = DATASET, self._take_source
-        self._asked = LineDialog(title, text, typed, paths=kind, is_begun=True)
-        self.app.push_screen(self._asked, take)
+        self.app.push_screen(LineDialog(title, text, typed, paths=kind, is_begun=True), take)
 
     # Of a click: the list never gets Enter.
     @on(OptionList.OptionSelected)
@@ -275,14 +271,12 @@ class TourScreen(BoxScreen[None]):
         self.action_next()
 
     def _take_model(self, source: str | None) -> None:
-        self._asked = None
         if source and source.strip():
             entry = entry_by_short_name(source.strip())
             self._model = entry.id if entry is not None else source.strip()
             self._go_to(1)
 
     def _take_source(self, source: str | None) -> None:
-        self._asked = None
         if source and source.strip():
             self._source, self._plan = source.strip(), None
             self._go_to(2)

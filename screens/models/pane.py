@@ -22,6 +22,7 @@ from screens.shell.fit import Fit, fits_of
 from screens.shell.header import short_name
 from screens.widgets.delay import Delay
 from screens.widgets.glyphs import ENTER
+from screens.widgets.key_texts import key, keyed
 from screens.widgets.lazy_table import LazyTable
 from screens.widgets.pane import Pane, beside
 from screens.widgets.plain import plain
@@ -49,10 +50,10 @@ class ModelsPane(Pane):
 
     NAME = "Models"
     GUIDE = (
-        "Choose the model to fine-tune. Type to search by name, architecture or license, or type "
-        "a folder, a .gguf file or any Hugging Face id (owner/name). Enter uses the model in the "
-        "recipe; it is downloaded when first needed, or now with Space. “fits” compares the peak "
-        "estimated for the Adapter settings with the memory now free on this machine."
+        "Choose the model to fine-tune. Type to search by name, architecture or license, or type a folder, a .gguf "
+        "file or any Hugging Face id (owner/name). Enter uses the model in the recipe; it is downloaded when first "
+        "needed, or now with {models.fetch}. “fits” compares the peak estimated for the Adapter settings with the "
+        "memory now free on this machine."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -326,9 +327,10 @@ class ModelsPane(Pane):
     def _show_hint(self) -> None:
         if self.session.model_chosen:
             name = plain(short_name(self.session.recipe.model.source))
-            text = f"Using {name}. Next: 3 Adapter, 4 Data, 5 Train."
+            tabs = ", ".join(f"{key(f'tab.{tab}')} {tab.capitalize()}" for tab in ("adapter", "data", "train"))
+            text = f"Using {name}. Next: {tabs}."
         else:
-            text = "To fine-tune it here: Enter, then 5, then Enter."
+            text = keyed("To fine-tune it here: {models.use}, then {tab.train}, then {train.start}.")
         hint = Content.styled(text, "$accent")
         if self._mistakes:
             more = f" And {len(self._mistakes) - 1} more." if len(self._mistakes) > 1 else ""

@@ -174,11 +174,11 @@ class QueueScreen(BoxScreen[None]):
 
     def action_add(self) -> None:
         """Add the current recipe to the queue."""
-        self._attempt(enqueue.add(self._workbench, self._workbench.session.recipe))
+        self._attempt(enqueue.add(self._workbench, self._workbench.session.recipe), asks=True)
 
     def action_sweep(self) -> None:
         """Queue the current recipe with several values of a setting."""
-        self._attempt(enqueue.sweep_current(self._workbench))
+        self._attempt(enqueue.sweep_current(self._workbench), asks=True)
 
     def action_move(self, by: int) -> None:
         """Move the selected entry up or down."""
@@ -233,13 +233,13 @@ class QueueScreen(BoxScreen[None]):
         request = QueueRequest(action=action, ids=[entry.id for entry in entries], **more)
         self._attempt(self._workbench.session.engine.change_queue(request))
 
-    def _attempt(self, work: Any) -> None:
+    def _attempt(self, work: Any, *, asks: bool = False) -> None:
         async def done() -> None:
             await work
             if self.is_attached:
                 await self._read()
 
-        self._workbench.attempt(done())
+        self._workbench.attempt(done(), asks=asks)
 
 
 def _read_snapshot(home: Home, before: _Snapshot | None) -> _Snapshot:

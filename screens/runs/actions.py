@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
 from screens.forms.path_kinds import TABLE
 from screens.messages import ResumeAsked, RunSelected
+from screens.widgets.key_texts import keyed
 from screens.widgets.plain import plain
 from workbench.errors import WorkbenchError
 from workbench.runs.label import checked_name, parse_tags
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from workbench.runs.library.listing import ListedRun
 
 _NAMED_AT_MOST = 5
+
+
+_AGAIN = "Press {tab.train}, then {train.start}, to run it again."
 
 
 class RunActions:
@@ -178,7 +182,7 @@ class RunActions:
             self._workbench.show_error(error)
             return
         self._workbench.set_recipe(recipe.as_dict())
-        text = f"Loaded the recipe of {plain(one.name)}. Press 5, then Enter, to run it again."
+        text = f"Loaded the recipe of {plain(one.name)}. {keyed(_AGAIN)}"
         self._workbench.notify(text, markup=False)
 
     async def resume(self, one: ListedRun) -> None:

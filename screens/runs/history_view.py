@@ -17,6 +17,7 @@ from screens.runs.table import FilterField, RunTable
 from screens.shell.header import short_name
 from screens.widgets.delay import Delay
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 
@@ -55,8 +56,8 @@ class HistoryView(Vertical):
         hint.show(
             Content.assemble(
                 ("No runs yet. ", "bold"),
-                ("Press 5", "bold $accent"),
-                (", then Enter, to fine-tune the current model.", ""),
+                (f"Press {key('tab.train')}", "bold $accent"),
+                (f", then {key('train.start')}, to fine-tune the current model.", ""),
             )
         )
         yield hint
@@ -105,7 +106,7 @@ class HistoryView(Vertical):
     def show_facts(self, one: ListedRun | None) -> None:
         """Show what the columns have no room for: marks, filter, and the run's id, model, tags and end."""
         table = self._table
-        parts = [f"{len(table.marked)} marked, o compare" if table.marked else ""]
+        parts = [f"{len(table.marked)} marked, {key('runs.compare')} compare" if table.marked else ""]
         if table.words:
             parts.append(f"{table.row_count} of {table.total}")
         if one is not None:
@@ -113,7 +114,7 @@ class HistoryView(Vertical):
             parts.append(one.run.id if one.name != one.run.id else "")
             parts.append(short_name(summary.model))
             parts.append(summary.reason if summary.state not in ("running", "finished") else "")
-            parts += ["g resume" if summary.can_be_resumed else "", one.tags]
+            parts += [f"{key('runs.resume')} resume" if summary.can_be_resumed else "", one.tags]
         text = f" {GLYPHS.separator} ".join(plain(part) for part in parts if part)
         self._line.show(plain_content(text))
 

@@ -16,6 +16,7 @@ from screens.runs.history_view import HistoryView
 from screens.runs.page import RunPage
 from screens.runs.table import COLUMNS
 from screens.shell.sampled_replies import RepliesScreen
+from screens.widgets.key_texts import keyed
 from screens.widgets.pane import Pane, beside
 from screens.widgets.sizes import NARROW_BELOW
 
@@ -39,15 +40,15 @@ class RunsPane(Pane):
 
     NAME = "Runs"
     GUIDE = (
-        "All runs, newest first. Enter opens a run: curve, metrics and recipe. Space marks runs "
-        "and o compares the marked ones: curves, recipe differences, results. / filters; > and < sort by "
-        "another column, as a click on its heading does. r loads a run's recipe and name as the current recipe: edit "
-        "it in Adapter and Data, then press F6 and Enter to start it as a new run. c chats with "
-        "its adapter, E exports it, e evaluates base vs. adapter on held-out records and writes "
-        "a report, g resumes an interrupted, stopped or failed run. N names it, T tags it, w "
-        "exports its metrics (CSV/Parquet), d moves it to the trash and u restores it. "
-        "The chart of an open run has the same keys as on Train. Perplexity is measured on held-out "
-        "records: base → adapter."
+        "All runs, newest first. {runs.open} opens a run: curve, metrics and recipe. {runs.mark} marks runs and "
+        "{runs.compare} compares the marked ones: curves, recipe differences, results. {runs.filter} filters; "
+        "{runs.sort} and {runs.sort_back} sort by another column, as a click on its heading does. {runs.reuse} loads "
+        "a run's recipe and name as the current recipe: edit it in Adapter and Data, then press {tab.train} and "
+        "{train.start} to start it as a new run. {runs.chat} chats with its adapter, {runs.export} exports it, "
+        "{runs.evaluate} evaluates base vs. adapter on held-out records and writes a report, {runs.resume} resumes an "
+        "interrupted, stopped or failed run. {runs.rename} names it, {runs.tag} tags it, {runs.table} exports its "
+        "metrics (CSV/Parquet), {runs.delete} moves it to the trash and {runs.undelete} restores it. The chart of an "
+        "open run has the same keys as on Train. Perplexity is measured on held-out records: base → adapter."
     )
     DEFAULT_CSS = beside(__file__)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -250,7 +251,9 @@ class RunsPane(Pane):
         if len(marked) == 1 and one is not None and one.run.id != marked[0].run.id:
             marked.append(one)
         if len(marked) < 2:
-            self.notify("Mark two or more runs with Space, then press o to compare them.", timeout=5)
+            self.notify(
+                keyed("Mark two or more runs with {runs.mark}, then press {runs.compare} to compare them."), timeout=5
+            )
         elif len(marked) > MOST:
             self.notify(f"{len(marked)} runs are marked; a chart compares at most {MOST}.", timeout=5)
         else:

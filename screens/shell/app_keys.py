@@ -7,6 +7,7 @@ from typing import Final
 from textual.binding import Binding, BindingType
 
 from screens.tabs import TABS
+from screens.widgets.key_texts import register
 
 KEYS: Final[list[BindingType]] = [
     *(
@@ -42,3 +43,4 @@ KEYS: Final[list[BindingType]] = [
     Binding("f10", "settings", "Settings", show=False, priority=True, id="app.settings", tooltip="Theme, keys, limits"),
     Binding("ctrl+q", "quit", "Quit", show=False, priority=True, id="app.quit"),
 ]
+register(KEYS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from screens.widgets.key_texts import key
 from screens.widgets.plain import plain
 from workbench.runs.folder import all_runs, summarise
 
@@ -20,4 +21,5 @@ def broken_off_run(home: Home) -> str:
     if summary.state != "interrupted" or not summary.can_be_resumed:
         return ""
     steps = f"step {summary.step}/{summary.max_steps}" if summary.max_steps else f"step {summary.step}"
-    return f"{plain(runs[0].name)} was interrupted at {steps}: {summary.reason}. F6 opens Train, g resumes it."
+    resuming = f"{key('tab.train')} opens Train, {key('run.resume')} resumes it."
+    return f"{plain(runs[0].name)} was interrupted at {steps}: {summary.reason}. {resuming}"

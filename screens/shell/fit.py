@@ -74,4 +74,4 @@ def fits_of(
     return found
 
 
-_REFUSED = Fit("no", "error", "The adapter settings do not work with this model. See 3 Adapter.")
+_REFUSED = Fit("no", "error", "The adapter settings do not work with this model. See Adapter.")

@@ -7,6 +7,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from screens.widgets.key_texts import key
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class Jobs:
         if not job.is_over or job.is_watched or job.is_minor:
             return
         if job.state == "finished":
-            self._notify(f"{_capital(job.title)} is finished. F9 lists it with its result.", False)
+            self._notify(f"{_capital(job.title)} is finished. {key('app.jobs')} lists it with its result.", False)
         elif job.state == "failed" and job.error is not None:
             self._notify(f"{_capital(job.title)} failed: {job.error.message}", True)
 

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 from screens.shell.jobs_line import job_line
 from screens.widgets.box_screen import BoxScreen
 from screens.widgets.glyphs import ENTER, GLYPHS
+from screens.widgets.key_texts import key
 from screens.widgets.paragraph import Paragraph
 from screens.widgets.plain import plain, plain_content
 from workbench.errors import WorkbenchError
@@ -40,9 +41,9 @@ class JobsScreen(BoxScreen[None]):
 
     NAME: ClassVar[str] = "Jobs"
     GUIDE: ClassVar[str] = (
-        "Downloads, counts, exports and evaluations run in the background of this terminal; closing it ends them. "
-        "A run trains in the engine and is controlled on Train. Enter shows the result of a job, or what it is about; "
-        "x stops a job; d removes one that is over from the list."
+        "Downloads, counts, exports, evaluations and servers run in the background of this terminal; closing it ends "
+        "them. A run trains in the engine and is controlled on Train; replies that it samples are a job, too. Enter "
+        "shows the result of a job, or what it is about; x stops a job; d removes one that is over from the list."
     )
     DEFAULT_CSS = """
     JobsScreen > VerticalGroup { width: 100; }
@@ -117,7 +118,10 @@ class JobsScreen(BoxScreen[None]):
         words = f" {GLYPHS.separator} ".join(part for part in (summary.phase or "starting", steps) if part)
         name = plain(session.names.of(summary.id))
         return Content.assemble(
-            (f"{GLYPHS.half} ", "$accent"), (f"run {name}", "bold"), f"  {words}", ("  5 Train", "$text-muted")
+            (f"{GLYPHS.half} ", "$accent"),
+            (f"run {name}", "bold"),
+            f"  {words}",
+            (f"  {key('tab.train')} Train", "$text-muted"),
         )
 
     @property

@@ -11,6 +11,7 @@ from screens.shell.header import short_name
 from screens.shell.run_bar import waiting_words
 from screens.widgets.facts import Fact
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key, keyed
 from screens.widgets.plain import plain
 from workbench.recipe.data_sources import source_text
 from workbench.runs.events import Control, Resumed, Step
@@ -26,26 +27,34 @@ if TYPE_CHECKING:
 def last_run_words(newest: RunSummary, called: str) -> str:
     """How the newest run ended, perhaps while no terminal was there to see it; ``called`` is its name."""
     where = "" if newest.state == "finished" else f" at step {newest.step}"
-    return dotted(f"{called or newest.id} {newest.state}{where}", _perplexity(newest), "details in Runs (7)")
+    return dotted(
+        f"{called or newest.id} {newest.state}{where}", _perplexity(newest), f"details in Runs ({key('tab.runs')})"
+    )
 
 
 def in_queue(count: int, held: str) -> str:
     """What waits while nothing is training; empty where nothing does."""
     if not count:
         return ""
-    return f"{waiting_words(count, held)}. Press q to show the queue."
+    return f"{waiting_words(count, held)}. Press {key('train.queue')} to show the queue."
+
+
+def resume_words() -> str:
+    """``g resume``."""
+    return f"{key('run.resume')} resume"
 
 
 def outcome(run: ChartReplay) -> str:
     """How a run ended, and what can be done with it."""
     summary = run.summary
     if summary.state == "interrupted":
-        goes_on = f"g resume from step {run.checkpoint}" if run.checkpoint else "no checkpoint, g restart"
-        return dotted(f"at step {summary.step}", goes_on, "l log")
+        how = f"resume from step {run.checkpoint}" if run.checkpoint else "restart"
+        none = "" if run.checkpoint else "no checkpoint, "
+        return dotted(f"at step {summary.step}", f"{none}{key('run.resume')} {how}", f"{key('train.log')} log")
     if summary.state == "failed":
-        return dotted(f"at step {summary.step}", "g resume") if summary.step else "before the first step"
-    kept = "6 to chat" if summary.step and summary.reason != "discarded" else "no adapter kept"
-    goes_on = "g resume" if summary.can_be_resumed else ""
+        return dotted(f"at step {summary.step}", resume_words()) if summary.step else "before the first step"
+    kept = f"{key('tab.chat')} to chat" if summary.step and summary.reason != "discarded" else "no adapter kept"
+    goes_on = resume_words() if summary.can_be_resumed else ""
     return dotted(
         f"{summary.step} steps in {clock(summary.seconds or 0)}", _perplexity(summary), _early(run), goes_on, kept
     )
@@ -71,7 +80,7 @@ def standing_still(run: ChartReplay, why: str) -> str:
     """Where a paused run stands; ``why`` is the engine's own word for it."""
     summary = run.summary
     steps = f"at step {summary.step}/{summary.max_steps}" if summary.max_steps else f"at step {summary.step}"
-    return dotted(steps, "g resume", why.removeprefix("Paused; ").rstrip("."))
+    return dotted(steps, resume_words(), why.removeprefix("Paused; ").rstrip("."))
 
 
 # What was asked of the run, once it is done.
@@ -79,7 +88,8 @@ _DONE = {
     "pause": "paused",
     "checkpoint": "checkpoint saved",
     "evaluate": "evaluated",
-    "sample": "replies sampled, v to view",
+    "sample": "replies sampled, {train.replies} to view",
+    "stop_sampling": "sampling stopped",
     "learning_rate": "peak learning rate {}",
     "max_steps": "max steps {}",
 }
@@ -94,7 +104,7 @@ def answer(done: Control | Resumed | None, asked: str) -> Content:
     action = done.action if isinstance(done, Control) else ""
     value = done.value if isinstance(done, Control) else None
     number = short_number(value) if isinstance(value, float) and value < 1 else f"{value:g}" if value else ""
-    words = _DONE.get(action, action).format(number) if action else "resumed"
+    words = keyed(_DONE.get(action, action)).format(number) if action else "resumed"
     return Content.assemble(
         (f"{GLYPHS.dot} ", "$success"), (f"step {'?' if done.step is None else done.step}: {plain(words)}", "")
     )

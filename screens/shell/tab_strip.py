@@ -1,4 +1,4 @@
-"""The tabs on one line, each with the digit that opens it."""
+"""The tabs on one line, each with the key that opens it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.style import Style
 from textual.widget import Widget
+
+from screens.widgets.key_texts import key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +31,8 @@ class TabStrip(Widget):
     def render(self) -> Content:
         return Content("").join(
             Content.assemble(
-                (f" {number} ", "bold $accent on $panel" if name == self.active else "$muted"),
+                (f" {key(f'tab.{name}')} ", "bold $accent on $panel" if name == self.active else "$muted"),
                 (f"{label} ", "bold $foreground on $panel" if name == self.active else ""),
             ).stylize(Style.from_meta({"@click": f"app.show_tab('{name}')"}))
-            for number, (name, label) in enumerate(self._names, 1)
+            for name, label in self._names
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from screens.charts.spark import spark
 from screens.shell.header import short_gpu
 from screens.widgets.glyphs import GLYPHS, Glyphs, bar
+from screens.widgets.key_texts import key
 from screens.widgets.line_painted import UNSTYLED, LinePaintedWidget, Piece, strip_of
 from screens.widgets.paragraph import set_title
 from workbench.units import gib, gib_number
@@ -79,7 +80,7 @@ class GpuPanel(LinePaintedWidget):
         self._gpu = max(gpus, key=lambda gpu: gpu.used_bytes or 0) if gpus else None
         self._host, self._gpus = host, gpus
         if len(gpus) > 1:
-            set_title(self, f"{len(gpus)} GPUs {self._glyphs.separator} G shows all")
+            set_title(self, f"{len(gpus)} GPUs {self._glyphs.separator} {key('train.gpus')} shows all")
         elif self._gpu is not None:
             self._memory.append(self._gpu.used_bytes or 0)
             self._load.append(self._gpu.utilization or 0)

@@ -59,18 +59,17 @@ class TrainPane(Pane):
 
     NAME = "Train"
     GUIDE = (
-        "Without a run to show, the start card says what Enter starts, what it needs and how long "
-        "it takes; what is wrong is red, with the key that cures it. Esc shows the card instead of "
-        "a run that is over. A run trains in the engine, a separate "
-        "process: it keeps running when this terminal closes, and a terminal opened later shows "
-        "it from the first step and has the same keys. Actions apply between two steps; the line "
-        "under the metrics shows after which one. g resumes a paused, stopped or interrupted "
-        "run, s stops and saves, X stops and discards, K force-kills an engine that isn't "
-        "responding, l shows the library output. "
-        "The chart: . and , show other quantities, [ and ] smooth, i makes the axis logarithmic, the "
-        "arrows or a click read the values at a step, + - and 0 zoom. The time bar shows where the time of a step "
-        "goes. MFU is the model's FLOP/s as a share of the GPU's peak; HFU also counts "
-        "recomputation by checkpointing. If the peak is unknown, TFLOP/s is shown instead."
+        "Without a run to show, the start card says what {train.start} starts, what it needs and how long it takes; "
+        "what is wrong is red, with the key that cures it. Esc shows the card instead of a run that is over. A run "
+        "trains in the engine, a separate process: it keeps running when this terminal closes, and a terminal opened "
+        "later shows it from the first step and has the same keys. Actions apply between two steps; the line under "
+        "the metrics shows after which one. {run.resume} resumes a paused, stopped or interrupted run, {run.stop} "
+        "stops and saves, {run.discard} stops and discards, {run.kill} force-kills an engine that isn't responding, "
+        "{train.log} shows the library output. The chart: {chart.next} and {chart.previous} show other quantities, "
+        "{chart.rougher} and {chart.smoother} smooth, {chart.log} makes the axis logarithmic, the arrows or a click "
+        "read the values at a step, {chart.in} {chart.out} and {chart.whole} zoom. The time bar shows where the time "
+        "of a step goes. MFU is the model's FLOP/s as a share of the GPU's peak; HFU also counts recomputation by "
+        "checkpointing. If the peak is unknown, TFLOP/s is shown instead."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "start", "Start", id="train.start", tooltip="Start training with the current recipe"),
@@ -253,7 +252,7 @@ class TrainPane(Pane):
 
     def action_enqueue(self) -> None:
         """Queue the current recipe after the live run."""
-        self.workbench.attempt(enqueue.offer(self.workbench))
+        self.workbench.attempt(enqueue.offer(self.workbench), asks=True)
 
     def action_queue(self) -> None:
         """Show the queue."""
@@ -297,21 +296,21 @@ class TrainPane(Pane):
 
     def action_gpus(self) -> None:
         """Show the GPUs, and from there choose those for the next run."""
-        numbers = {gpu.index for gpu in self.session.gpus}
+        may_choose = len(self.session.gpus) > 1 and not self.session.is_live
 
         def answered(chooses: bool | None) -> None:
             if chooses:
                 self._choose_gpus()
 
-        self.app.push_screen(GpuMonitor(may_choose=len(numbers) > 1 and not self.session.is_live), answered)
+        self.app.push_screen(GpuMonitor(may_choose=may_choose), answered)
 
     def _choose_gpus(self) -> None:
-        chosen = self.session.launch.devices if self.session.launch else (self.session.gpus[0].index,)
+        chosen = self.session.launch.devices if self.session.launch else (self.session.gpus[0].device,)
         self.app.push_screen(GpuChoiceDialog(self.session.gpus, chosen), self._take_gpus)
 
-    def _take_gpus(self, devices: tuple[int, ...] | None) -> None:
+    def _take_gpus(self, devices: tuple[int | str, ...] | None) -> None:
         if devices is not None:
-            is_first = devices == (self.session.gpus[0].index,)
+            is_first = devices == (self.session.gpus[0].device,)
             self.session.launch = None if is_first else Launch.on(devices)
             self.draw()
 

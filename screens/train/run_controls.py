@@ -9,6 +9,8 @@ from textual.binding import Binding
 
 from screens.charts.scale import short_number
 from screens.dialogs.questions import YES, Choice, ChoiceDialog, LineDialog
+from screens.train.sampling_job import follow_sampling
+from screens.widgets.key_texts import key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +57,7 @@ _REQUESTED: dict[ControlAction, str] = {
     "checkpoint": "checkpoint",
     "evaluate": "evaluate",
     "sample": "sample replies",
+    "stop_sampling": "stop sampling",
     "learning_rate": "peak learning rate",
     "max_steps": "max steps",
 }
@@ -122,8 +125,10 @@ class RunControls:
     def use(self, name: str) -> None:
         """Use a control, one of :data:`CONTROLS`."""
         match name:
-            case "resume" | "checkpoint" | "evaluate" | "sample":
+            case "resume" | "checkpoint" | "evaluate":
                 self._workbench.attempt(self._request(name))
+            case "sample":
+                self._workbench.attempt(self._sample())
             case "pause":
                 self._pause()
             case "release":
@@ -146,8 +151,8 @@ class RunControls:
     def _pause(self) -> None:
         self._choose(
             "Pause?",
-            "The run pauses after this step until you press g to resume it. Release its GPU memory to use the GPU for "
-            "something else meanwhile; resuming then loads the model again.",
+            f"The run pauses after this step until you press {key('run.resume')} to resume it. Release its GPU "
+            "memory to use the GPU for something else meanwhile; resuming then loads the model again.",
             (Choice(YES, "Keep model loaded", "keep"), Choice("f", "Release GPU memory", "release")),
             lambda answer: self._request("pause", release=answer == "release"),
         )
@@ -185,13 +190,18 @@ class RunControls:
         self._requested_at = at
         self._changed()
 
+    async def _sample(self) -> None:
+        await self._request("sample")
+        if (live := self._live()) is not None:
+            follow_sampling(self._workbench, live, self._requested_at)
+
     # -- how a run ends -------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         self._choose(
             "Stop and save?",
-            "The run stops within one micro-step and saves its adapter and state. Press g to resume it later."
-            + self._next_starts,
+            "The run stops within one micro-step and saves its adapter and state. Press "
+            f"{key('run.resume')} to resume it later." + self._next_starts,
             (Choice(YES, "Stop and save", "save"), *self._hold),
             lambda answer: self._end(save=True, hold=answer == "hold"),
             no="Keep training",
@@ -238,7 +248,7 @@ class RunControls:
         self._choose(
             "Force-kill the engine?",
             "Force-kills an engine that isn't responding: its process ends at once and frees all its memory. Training "
-            f"since the last checkpoint is lost. Press g afterwards to {kept}.",
+            f"since the last checkpoint is lost. Press {key('run.resume')} afterwards to {kept}.",
             (Choice(YES, "Force-kill", "kill"),),
             lambda _: self._workbench.session.engine.kill(),
             no="Keep training",

@@ -47,13 +47,13 @@ class RunStarter:
 
     def start(self) -> None:
         """Start a run with the current recipe, after checking that it fits."""
-        self._begin(self._start())
+        self._begin(self._start(), asks=True)
 
     def resume(self, run: RunFolder) -> None:
         """Resume a run from its last checkpoint."""
         self._begin(self._resume(run))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], *, asks: bool = False) -> None:
         async def begun() -> None:
             try:
                 await work
@@ -63,7 +63,7 @@ class RunStarter:
 
         self._is_starting = True
         self._changed()
-        self._workbench.attempt(begun())
+        self._workbench.attempt(begun(), asks=asks)
 
     async def _start(self) -> None:
         app, session = self._workbench, self._workbench.session

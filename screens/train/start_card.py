@@ -10,6 +10,7 @@ from screens.charts.scale import short_number
 from screens.shell.header import method_word, short_name, targets_word
 from screens.shell.run_words import dotted, last_run_words
 from screens.widgets.glyphs import GLYPHS
+from screens.widgets.key_texts import key, keyed
 from screens.widgets.plain import plain
 from workbench.adapters.registry import size_words
 from workbench.data.facts import records_text
@@ -64,15 +65,15 @@ def start_card(
 
 def _ready(found: Findings) -> Content:
     if found.is_clear:
-        return Content.assemble(("Ready to train. ", "bold"), ("Enter", "bold $accent"), " starts.")
+        return Content.assemble(("Ready to train. ", "bold"), (key("train.start"), "bold $accent"), " starts.")
     return Content.styled("Not ready to train.", "bold $error")
 
 
 def _trouble(trouble: Trouble) -> Content:
     mark = "!" if trouble.tone == "warning" else "✗" if GLYPHS.is_unicode else "x"
-    key, _, name = trouble.cure.partition(" ")
+    action, _, name = trouble.cure.partition(" ")
     return Content.assemble(
-        (f"{mark} {plain(trouble.text)}  ", f"${trouble.tone}"), (plain(key), "bold $accent"), f" {plain(name)}"
+        (f"{mark} {plain(trouble.text)}  ", f"${trouble.tone}"), (keyed(action), "bold $accent"), f" {plain(name)}"
     )
 
 
@@ -88,7 +89,7 @@ def _what(recipe: Recipe, found: Findings, launch: Launch | None) -> Iterator[Co
         (f"  {'run name':<{_LABEL}}", _DIM),
         plain(recipe.output.name),
         (f"  {plain(_becomes(found))}", _DIM),
-        ("N", "bold $accent"),
+        (key("train.name"), "bold $accent"),
         (" changes it", _DIM),
     )
     yield _row("model", short_name(recipe.model.source), _files(found))
@@ -102,8 +103,8 @@ def _what(recipe: Recipe, found: Findings, launch: Launch | None) -> Iterator[Co
     times = f" × {len(gpus)}" if len(gpus) > 1 else ""
     batch = training.effective_batch * max(len(gpus), 1)
     yield _row("batch", f"{_micro_batches(recipe)}{times} = {batch} records per step")
-    if gpus:
-        yield _row("GPUs", ", ".join(map(str, gpus)))
+    if launch is not None and gpus:
+        yield _row("GPUs", launch.device_names)
 
 
 def _becomes(found: Findings) -> str:
@@ -133,7 +134,7 @@ def _costs(recipe: Recipe, found: Findings) -> Iterator[Content]:
     length = f"{training.max_steps} steps" if training.max_steps > 0 else epochs
     if work is not None and training.max_steps <= 0:
         length = f"{epochs} = {_about(work.is_sampled)}{work.steps} steps"
-    tokens = f"{short(work.tokens)} tokens" if work is not None else "tokens: counted on 4 Data"
+    tokens = f"{short(work.tokens)} tokens" if work is not None else f"tokens: counted on {key('tab.data')} Data"
     yield _row("length", length, tokens, f"learning rate {short_number(training.learning_rate)}")
     price = found.price
     if price is not None:
@@ -180,6 +181,6 @@ def _cadence(recipe: Recipe, found: Findings) -> Iterator[Content]:
 def _invitation(interrupted: RunSummary, called: str) -> tuple[Content, ...]:
     where = f"{plain(called or interrupted.id)} was interrupted after step {interrupted.step}. "
     line = Content.assemble(
-        (where, "bold $warning"), ("Press g", "bold $accent"), " to resume from its last checkpoint."
+        (where, "bold $warning"), (f"Press {key('run.resume')}", "bold $accent"), " to resume from its last checkpoint."
     )  # fmt: skip
     return line, Content("")

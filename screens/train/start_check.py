@@ -39,13 +39,17 @@ if TYPE_CHECKING:
 # The share of the memory by which its free part must change to be looked at again.
 _DEAD_BAND = 0.01
 
+# The cures, with their actions in the place of the keys.
+_MODELS, _ADAPTER, _DATA = "{tab.models} Models", "{tab.adapter} Adapter", "{tab.data} Data"
+_FIT = "{train.fit}"
+
 
 @dataclass(frozen=True)
 class Trouble:
     """Something wrong with a start: what it is, and what to press.
 
     Attributes:
-        cure: the key and what it does, as in ``4 Data``.
+        cure: the action, whose key is named in its place, and what it does, as in ``{tab.data} Data``.
         tone: ``error`` if the run would fail, ``warning`` if it would only be worse than it could be.
     """
 
@@ -193,11 +197,11 @@ def examine(question: _Question) -> Findings:
     try:
         files = model_files(question.home, recipe.model)
     except WorkbenchError as error:
-        troubles.append(Trouble(f"{error.message} {error.cure}", "1 Models"))
+        troubles.append(Trouble(f"{error.message} {error.cure}", _MODELS))
     if files is not None and files.problem:
-        troubles.append(Trouble(files.problem, "1 Models"))
+        troubles.append(Trouble(files.problem, _MODELS))
     if question.skeleton_error is not None and files is not None:
-        troubles.append(Trouble(str(question.skeleton_error), "1 Models"))
+        troubles.append(Trouble(str(question.skeleton_error), _MODELS))
     if skeleton is not None:
         try:
             priced = price(
@@ -209,10 +213,10 @@ def examine(question: _Question) -> Findings:
         except WorkbenchError as error:
             change = refusal_and_fix(skeleton, recipe)[1]
             fix = change.changes if change else None
-            troubles.append(Trouble(error.message, f"F apply {change.short}" if change else "3 Adapter"))
+            troubles.append(Trouble(error.message, f"{_FIT} apply {change.short}" if change else _ADAPTER))
     if priced is not None:
         if priced.stored_refusal is not None:
-            troubles.append(Trouble(str(priced.stored_refusal), "3 Adapter"))
+            troubles.append(Trouble(str(priced.stored_refusal), _ADAPTER))
         if priced.fit == "does not fit":
             fix, trouble = _does_not_fit(priced)
             troubles.append(trouble)
@@ -232,9 +236,9 @@ def examine(question: _Question) -> Findings:
 def _does_not_fit(priced: Price) -> tuple[Mapping[str, object] | None, Trouble]:
     text = f"Does not fit: needs {gib(priced.peak.device_bytes)}, {priced.budget.free_text}."
     if not priced.suggestions:
-        return None, Trouble(f"{text} No single change makes it fit.", "3 Adapter")
+        return None, Trouble(f"{text} No single change makes it fit.", _ADAPTER)
     cheapest = priced.suggestions[0]
-    return cheapest.changes, Trouble(text, f"F apply {cheapest.label} ({gib(cheapest.peak_bytes)})")
+    return cheapest.changes, Trouble(text, f"{_FIT} apply {cheapest.label} ({gib(cheapest.peak_bytes)})")
 
 
 def _troubles_of_data(question: _Question) -> Iterator[Trouble]:
@@ -243,14 +247,14 @@ def _troubles_of_data(question: _Question) -> Iterator[Trouble]:
         error = _local_data_error(question)
     # What has to be downloaded is downloaded by the run.
     if error is not None and error.kind not in ("data_elsewhere", "tokenizer_elsewhere"):
-        yield Trouble(error.message, "4 Data")
+        yield Trouble(error.message, _DATA)
     if question.facts is not None:
         for text in question.facts.questions:
-            yield Trouble(text, "4 Data", "warning")
+            yield Trouble(text, _DATA, "warning")
     training = question.recipe.training
     if training.eval_steps == 0 and (training.keep == "best" or training.early_stopping_patience):
         what = "keep: best" if training.keep == "best" else "Early stopping"
-        yield Trouble(f"{what} needs evaluations during the run: set training.eval_steps.", "3 Adapter", "warning")
+        yield Trouble(f"{what} needs evaluations during the run: set training.eval_steps.", _ADAPTER, "warning")
 
 
 def _local_data_error(question: _Question) -> WorkbenchError | None:

@@ -12,6 +12,8 @@ from textual.containers import Container
 from textual.widget import Widget
 from textual.widgets import Input
 
+from screens.widgets.key_texts import register
+
 if TYPE_CHECKING:
     from screens.session import Session
     from screens.workbench import Workbench
@@ -54,6 +56,7 @@ class Pane(Container, can_focus=True):
         # Styles of a pane may depend on the width of the screen: ``.-narrow DataPane { … }``. Scoped styles could not,
         # and Textual reads the switch from each class by itself.
         cls.SCOPED_CSS = False
+        register(cls.BINDINGS)
         super().__init_subclass__(**arguments)
 
     @property

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from textual._xterm_parser import XTermParser
 from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Static, TextArea
@@ -101,12 +102,23 @@ class Opened:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
-        await self.pilot.pause()
+        await self._keys_handled()
 
     async def burst(self, *keys: str) -> None:
         """Press keys that arrive together, as over a slow line: none waits for what the one before it does."""
         for key in keys:
             self.app.post_message(Key(key, key if len(key) == 1 else _CHARACTERS.get(key)))
+        await self._keys_handled()
+
+    async def packet(self, text: str) -> None:
+        """Send what a terminal writes in one packet, as bytes of keys and escape sequences."""
+        for event in XTermParser(False).feed(text):
+            self.app.post_message(event)
+        await self._keys_handled()
+
+    async def _keys_handled(self) -> None:
+        await self.pilot.pause()
+        await self.until(lambda: not self.app.key_order.is_busy, "the keys are handled")
         await self.pilot.pause()
 
     async def tab(self, name: str) -> Pane:

@@ -90,3 +90,25 @@ async def test_with_one_gpu_there_is_nothing_to_choose(tmp_path: Path) -> None:
         screen.app.pane_in_front.draw()
         await screen.press("G", "enter")
         assert isinstance(screen.app.screen, GpuMonitor)
+
+
+async def test_one_mig_instance_can_be_chosen_and_shared_memory_is_named(tmp_path: Path) -> None:
+    name = "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+    parts = [
+        GpuSample(0, name, 5 * GIB, GIB, 4 * GIB, mig_instance=n, mig_uuid=f"MIG-{str(n) * 8}-{n}") for n in (0, 2)
+    ]
+    unified = GpuSample(1, "NVIDIA GB10", 128 * GIB, 28 * GIB, 100 * GIB, has_unified_memory=True)
+    async with opened(tmp_path, size=WIDE, tab="train") as screen:
+        screen.app.session.gpus = (*parts, unified)
+        await screen.press("G", "enter")
+        await screen.until(lambda: isinstance(screen.app.screen, GpuChoiceDialog), "the dialog")
+        for words in ("0:0 NVIDIA A100", "MIG 1g.5gb", "0:2 NVIDIA A100", "MIG: each row is an instance"):
+            await screen.sees(words)
+        await screen.sees("100.0 of 128.0 GiB free (the host's)")
+        await screen.sees("Unified memory: the GPU uses the host's memory")
+        await screen.press("down", "space", "enter")
+        await screen.sees("A MIG instance cannot train together")
+        await screen.press("up", "space", "enter")
+        await screen.sees("MIG-22222222")
+        await screen.press("enter")
+        await screen.until(lambda: "train on ('MIG-22222222-2',)" in screen.engine.asked, "started on the instance")

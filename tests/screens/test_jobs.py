@@ -5,11 +5,13 @@ from pathlib import Path
 from screens.models.table import ModelTable
 from screens.runs.evaluation import EvaluationScreen
 from screens.shell.jobs_screen import JobsScreen
+from screens.shell.sampled_replies import RepliesScreen
 from tests.screens.piloting import NARROW, Opened, opened
 from tests.screens.test_evaluation import evaluation, run_of
 from tests.screens.test_runs_pane import history, trained
 from workbench.errors import WorkbenchError
 from workbench.evaluation.result import save_evaluation
+from workbench.progress import Progress
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.model import DEFAULT_MODEL
 
@@ -117,3 +119,38 @@ async def test_a_job_that_is_cancelled_before_it_began_is_over(tmp_path: Path) -
         assert (other.state, other.outcome, did) == ("finished", "done", [1])
         assert jobs.all == [job, other]
         assert not jobs.running
+
+
+async def test_replies_sampled_in_a_run_are_a_job(tmp_path: Path) -> None:
+    engine = trained(tmp_path)
+    run = engine.begin(Recipe(), max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    engine.step(12, 2.0)
+    async with opened(tmp_path, engine=engine, tab="train") as screen:
+        await screen.sees("step 12/100")
+        await screen.press("x")
+        await screen.sees("sampling of run-02")
+        await screen.sees("after this step")
+        engine.reports(Progress(phase="sampling", fraction=1 / 3, detail="reply 2 of 3"))
+        await screen.sees("sampling · 33%")
+        engine.sample(12, [("Who?", "Me."), ("What?", "That.")])
+        engine.obey(12)
+        await screen.is_told("Sampling of run-02 is finished")
+        await listed_jobs(screen)
+        await screen.sees("2 replies at step 12.")
+        await screen.press("enter")
+        await screen.until(lambda: isinstance(screen.app.screen, RepliesScreen), "the replies")
+        await screen.sees("prompt 1 of 2")
+
+        # Stopped from the list, and the run goes on.
+        await screen.press("escape")
+        engine.asked.clear()
+        await screen.press("x")
+        await screen.until(lambda: engine.asked == ["sample"], "asked again")
+        await listed_jobs(screen)
+        await screen.press("x")
+        await screen.until(lambda: engine.asked == ["sample", "stop_sampling"], "stopped")
+        engine.obey(13)
+        await screen.sees("sampling of run-02  stopped")
+        assert screen.app.session.is_live
+        assert run.id == "run-02"

@@ -19,6 +19,7 @@ class ShownJob:
         key: of the job.
         progress: shows how far it is.
         ended: called with a job that is over; it is forgotten then.
+        changed: called after news of a job that is not over.
     """
 
     def __init__(
@@ -27,17 +28,24 @@ class ShownJob:
         key: tuple[str, str],
         progress: PhaseBar,
         ended: Callable[[Job], object],
+        changed: Callable[[], object] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._key = key
         self._progress = progress
         self._ended = ended
+        self._changed = changed
         self._job: Job | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether a job is followed that is not over."""
         return self._job is not None
+
+    @property
+    def subject(self) -> object:
+        """What the running job tells beside its progress; None without one."""
+        return self._job.subject if self._job is not None else None
 
     def follow(self, job: Job) -> None:
         """Show a job from now on; one that is over already ends at once."""
@@ -59,6 +67,7 @@ class ShownJob:
         if not job.is_over:
             if job.progress is not None:
                 self._progress.show(job.progress.phase, job.progress.fraction, job.progress.detail)
+            self._changed()
             return
         self._job = None
         job.watch(None)
