@@ -202,9 +202,9 @@ class TourScreen(BoxScreen[None]):
         entry = next((one for one in catalog() if one.id == source), None)
         fit = self._fits.get(source)
         size = short(entry.parameters) if entry is not None else ""
-        note = "  the demo: a few minutes, also without a GPU" if source == DEFAULT_MODEL else ""
-        words = (fit.sentence.partition(",")[0].rstrip("."), f"${fit.color}") if fit is not None else ("", "")
-        return Content.assemble((f"{short_name(source):<34}", "bold"), f"{size:>6}  ", words, (note, "$text-muted"))
+        note = "  the demo: any machine" if source == DEFAULT_MODEL else ""
+        words = (fit.sentence.partition(",")[0].partition(" of ")[0].rstrip("."), f"${fit.color}") if fit is not None else ("", "")
+        return Content.assemble((f"{short_name(source):<28}", "bold"), f"{size:>6}  ", words, (note, "$text-muted"))
 
     def _data_line(self, name: str) -> Content:
         if name == _OWN:

@@ -28,6 +28,9 @@ WAIT_SECONDS = 2.0
 
 _POLL_SECONDS = 0.05
 
+# Something that does not come back must not take the keyboard with it.
+_STUCK_SECONDS = 10.0
+
 # Messages that cause messages: after so many rounds a key is handed on though the app is not at rest.
 _MOST_ROUNDS = 30
 
@@ -79,7 +82,9 @@ class KeyOrder:
 
     async def _follow(self) -> None:
         """Wait until the last key is done, then hand on the next."""
-        await self._until_done()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STUCK_SECONDS):
+                await self._until_done()
         if self._held and self._app.is_running:
             self._app.call_later(self._next)
         else:
