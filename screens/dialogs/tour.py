@@ -203,7 +203,9 @@ class TourScreen(BoxScreen[None]):
         fit = self._fits.get(source)
         size = short(entry.parameters) if entry is not None else ""
         note = "  the demo: any machine" if source == DEFAULT_MODEL else ""
-        words = (fit.sentence.partition(",")[0].partition(" of ")[0].rstrip("."), f"${fit.color}") if fit is not None else ("", "")
+        # Without how much is free, which is the same on each line.
+        needs = fit.sentence.partition(",")[0].partition(" of ")[0].rstrip(".") if fit is not None else ""
+        words = (needs, f"${fit.color}") if fit is not None else ("", "")
         return Content.assemble((f"{short_name(source):<28}", "bold"), f"{size:>6}  ", words, (note, "$text-muted"))
 
     def _data_line(self, name: str) -> Content:
