@@ -7,7 +7,7 @@ import yaml
 
 from workbench.data.sources import load_records
 from workbench.errors import WorkbenchError
-from workbench.export.conversations import left_out_notices, write_conversations
+from workbench.export.conversations import RecordFile, left_out_notices, write_conversations
 from workbench.export.other_tools.axolotl import LAYOUTS, to_axolotl
 from workbench.export.other_tools.imported import import_settings
 from workbench.export.other_tools.llamafactory import dataset_info, to_llamafactory
@@ -28,10 +28,10 @@ BOTH = (
     {"objective.kind": "dpo", "objective.loss_type": "ipo"},
     {"objective.kind": "dpo", "objective.loss_type": "hinge", "training.warmup_steps": 7},
     {"objective.kind": "orpo", "objective.beta": 0.2},
-    {"objective.kind": "simpo", "objective.simpo_gamma": 0.7, "objective.beta": 2.5},
+    {"objective.kind": "simpo", "objective.simpo_gamma": 0.7, "objective.beta": 2.5, "training.warmup_steps": 7},
     {"objective.kind": "kto", "objective.desirable_weight": 1.3, "training.per_device_train_batch_size": 2},
     {"objective.kind": "dpo", "objective.rpo_alpha": 0.5},
-    {"objective.kind": "simpo", "objective.cpo_alpha": 0.5},
+    {"objective.kind": "simpo", "objective.cpo_alpha": 0.5, "training.warmup_steps": 7},
     {"objective.kind": "reward"},
 )
 AXOLOTL = (
@@ -154,6 +154,18 @@ def test_pairs_that_a_layout_has_no_place_for_are_counted(tmp_path):
     # As whole conversations, both have a place.
     files = write_conversations(None, data, tmp_path, "pairs", layout="whole")
     assert [(file.records, file.left_out) for file in files] == [(2, 0)]
+
+
+def test_axolotl_takes_one_kind_of_warm_up():
+    # Its schema refuses both, and a ratio with SimPO.
+    files = [RecordFile("pairs.jsonl", "pairs", False, 1000), RecordFile("pairs.eval.jsonl", "pairs", True, 500)]
+    recipe = edit(resolved(Recipe()), {"training.warmup_ratio": 0.1})
+    assert to_axolotl(recipe, "o/m", files)[0]["warmup_ratio"] == 0.1
+    changes = {"objective.kind": "simpo", "training.num_train_epochs": 2, "data.packing": False}
+    for more, steps in (({}, 13), ({"training.max_steps": 50}, 5), ({"training.warmup_steps": 7}, 7)):
+        values, _ = to_axolotl(edit(recipe, changes | more), "o/m", files)
+        assert (values["warmup_steps"], "warmup_ratio" in values) == (steps, False)
+    assert "warmup_ratio" not in to_axolotl(edit(recipe, {"training.warmup_steps": 7}), "o/m", files)[0]
 
 
 def test_reward_models_of_other_tools_are_imported_as_what_they_are(tmp_path):

@@ -1,5 +1,6 @@
 """Converts recipes to Axolotl configurations. Keys: https://docs.axolotl.ai/docs/config-reference.html."""
 
+import math
 from collections.abc import Mapping
 
 from workbench.export.conversations import Layout, RecordFile, left_out_notices, write_conversations
@@ -127,6 +128,7 @@ def to_axolotl(
         case modules:
             values["lora_target_modules"] = modules
     values |= same_settings(recipe, SAME, _RARE)
+    values |= _warmup(recipe, values, files)
     saving, unsupported = checkpoint_settings(training)
     values |= saving
     if recipe.objective.is_preference:
@@ -165,6 +167,20 @@ def to_axolotl(
         # TRL renders the conversations; Axolotl's own preparation would take them for text.
         values["skip_prepare_dataset"] = True
     return values, unsupported + unsupported_settings(recipe, understood)
+
+
+def _warmup(recipe: ResolvedRecipe, values: dict[str, object], files: list[RecordFile]) -> dict[str, object]:
+    """The warm-up, of which Axolotl takes either steps or a ratio, and with SimPO only steps. Removes the other."""
+    training = recipe.training
+    if training.warmup_steps:
+        values.pop("warmup_ratio", None)
+    elif recipe.objective.kind == "simpo":
+        records = sum(file.records for file in files if not file.held_out)
+        steps = math.ceil(-(-records // training.effective_batch) * training.num_train_epochs)
+        ratio = values.pop("warmup_ratio", 0.0)
+        total = training.max_steps if training.max_steps > 0 else steps
+        return {"warmup_steps": math.ceil(total * training.warmup_ratio) if ratio else 0}
+    return {}
 
 
 def _reporting(recipe: ResolvedRecipe) -> dict[str, object]:
