@@ -23,6 +23,7 @@ _KEYS = (
     "ignore",
     "split",
     "eval_fraction",
+    "eval_records",
     "template",
     "system",
     "max_length",

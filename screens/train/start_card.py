@@ -166,7 +166,8 @@ def _about(is_by_formula: bool) -> str:
 def _cadence(recipe: Recipe, found: Findings) -> Iterator[Content]:
     training, facts = recipe.training, found.facts
     held_out = f"{records_text(facts.eval_records)} held out" if facts and facts.records else ""
-    if (facts is not None and facts.records and not facts.eval_records) or recipe.data.eval_fraction == 0:
+    holds_out = recipe.data.eval_fraction or recipe.data.eval_records
+    if (facts is not None and facts.records and not facts.eval_records) or not holds_out:
         when = "none: no held-out records" if facts is None or not facts.eval_records else "before and at the end"
     else:
         every = f"every {training.eval_steps} steps, " if training.eval_steps else ""

@@ -63,6 +63,27 @@ def test_the_text_form_reads_one_source_after_the_other_as_before(three: list[st
     assert found == ["a 1", "a 3", "a 5", "b 0", "b 0", "b 1", "b 1", "b 2", "b 2"]
 
 
+def test_a_number_of_held_out_records_is_held_out_of_all_sources_together(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        lines = [f'{{"prompt": "{name}", "completion": "{number}"}}\n' for number in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join([*lines, '{"prompt": "why", "completion": ""}\n']))
+    (tmp_path / "own.jsonl").write_text('{"prompt": "own", "completion": "1"}\n')
+    (tmp_path / "own.eval.jsonl").write_text('{"prompt": "own", "completion": "2"}\n')
+    one, two, own = (str(tmp_path / f"{name}.jsonl") for name in ("one", "two", "own"))
+
+    def held_out(source: str, count: int) -> int:
+        data = recipe_of(source, **{"data.eval_records": count}).data
+        return sum(item.held_out and not item.from_eval_split for item in load_records(data).items())
+
+    assert held_out(one, 7) == 7
+    assert held_out(f"{one} + {two}", 6) == 6
+    assert held_out(f"{one}*2", 4) == 4
+    # What has an eval split of its own needs no other.
+    assert held_out(own, 5) == 0
+    with pytest.raises(WorkbenchError, match=r"data\.eval_records is 16, more than half of the 30 records"):
+        held_out(one, 16)
+
+
 def test_held_out_and_unusable_records_are_met_once_however_often_a_source_is_read(three: list[str]) -> None:
     with Path(three[1]).open("a", encoding="utf-8") as file:
         file.write('{"prompt": "why", "completion": ""}\n')

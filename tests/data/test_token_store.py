@@ -113,6 +113,7 @@ CHANGES = {
     "system": lambda data: data.model_copy(update={"system": "be kind"}),
     "split": lambda data: data.model_copy(update={"split": "train[:200]"}),
     "eval_fraction": lambda data: data.model_copy(update={"eval_fraction": 0.2}),
+    "eval_records": lambda data: data.model_copy(update={"eval_records": 3}),
     "columns": lambda data: data.model_copy(update={"columns": {"prompt": "response", "reply": "instruction"}}),
     "completion_only": lambda data: data.model_copy(update={"completion_only": False}),
     "template": lambda data: data.model_copy(update={"template": "plain"}),

@@ -70,11 +70,13 @@ KINDS = {
         AXOLOTL + SET + "val_set_size: 200\nspecial_tokens: {pad_token: <p>, eos_token: <e>}\noptimizer: muon\n"
         "activation_offloading: true\nchat_template: gemma3\nlora_mlp_kernel: true\n"
         "dataset_exact_deduplication: true\n",
-        {"data.eval_fraction": 0.05, "training.optim": "adamw_torch_fused", "training.gradient_checkpointing": True},
+        {
+            "data.eval_fraction": 0.0, "data.eval_records": 200, "training.optim": "adamw_torch_fused",
+            "training.gradient_checkpointing": True,
+        },
         [
             "optimizer: 'muon'; the recipe has adamw_torch_fused, the nearest one",
             "activation_offloading: True; activations are recomputed, and kept on the GPU",
-            "val_set_size: 200; a recipe holds out a share of the records (data.eval_fraction): 0.05",
             "chat_template: 'gemma3'; the model's own is used",
             "special_tokens: {'eos_token': '<e>'}; the tokenizer's own are used",
             "dataset_exact_deduplication: True",
@@ -103,6 +105,9 @@ KINDS = {
             "adapter.modules_to_save": ["embed_tokens", "lm_head"],
         },
         [],
+    ),
+    "a number of held-out records of LLaMA-Factory": (
+        FACTORY + "val_size: 50\n", {"data.eval_fraction": 0.0, "data.eval_records": 50}, [],
     ),
     "quantized by another library, packed": (
         FACTORY + "quantization_bit: 3\nquantization_method: hqq\npacking: true\ntemplate: qwen3\n",

@@ -51,7 +51,8 @@ from llamafactory.hparams import get_train_args
 said = {}
 for name, values in json.load(sys.stdin).items():
     try:
-        get_train_args(values)
+        # Without a GPU, transformers refuses bfloat16 unless it is told that there is none.
+        get_train_args({**values, "use_cpu": True})
         said[name] = []
     except BaseException as error:
         said[name] = str(error) or repr(error)

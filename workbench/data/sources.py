@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import repeat
 
 from workbench.data.interleave import interleave
@@ -63,6 +63,7 @@ class Records:
 
     Attributes:
         stopping: when interleaved sources end; empty if they are read one after the other.
+        eval_records: how many are held out; 0 for a share of them, ``eval_fraction``.
         kind: what training makes of the records; each pair becomes two unpaired responses if they are ``unpaired``.
         each_response: whether each response of a conversation is a record of its own, with the turns before it.
     """
@@ -74,6 +75,30 @@ class Records:
     stopping: str = ""
     kind: RecordKind = "texts"
     each_response: bool = False
+    eval_records: int = 0
+
+    @cached_property
+    def _held_out_share(self) -> float:
+        """The share of the records that is held out; of a number, it is that number of those that are used.
+
+        Raises:
+            WorkbenchError: the number is more than half of the records.
+        """
+        if not self.eval_records:
+            return self.eval_fraction
+        split = [source for source in self.sources if not source.reading.eval_rows]
+        used = sum(self._usable(source) * min(1.0 if self.stopping else source.weight, 1.0) for source in split)
+        if split and self.eval_records > used / 2:
+            raise WorkbenchError(
+                f"data.eval_records is {self.eval_records:,}, more than half of the {used:,.0f} records.",
+                "Lower it, or set it to 0 and data.eval_fraction to a share.",
+                kind="data_source",
+            )
+        return self.eval_records / used if used else 0.0
+
+    def _usable(self, source: Source) -> int:
+        """How many rows of a source are records."""
+        return sum(self._content_of(row, source)[0] is not None for row in source.reading.rows())
 
     @property
     def format(self) -> str:
@@ -163,7 +188,7 @@ class Records:
 
     def _rows_of(self, source: Source, done: float = 0.0, share: float = 1.0) -> Iterator[Item]:
         """The records of a source, each once; held out as the recipe says if it has no eval split of its own."""
-        held_out = _HeldOutSampler(0.0 if source.reading.eval_rows else self.eval_fraction)
+        held_out = _HeldOutSampler(0.0 if source.reading.eval_rows else self._held_out_share)
         for row in source.reading.rows():
             content, problem, unused = self._content_of(row, source)
             is_held_out = content is not None and held_out.takes_next()
@@ -257,7 +282,9 @@ def load_records(data: DataSection, home: Home | None = None, *, kind: RecordKin
     is_interleaved = not isinstance(data.source, str) and len(sources) > 1
     stopping = data.stopping if is_interleaved else ""
     each = data.responses == "each"
-    return Records(sources, data.eval_fraction, stop_at_malformed, home, stopping, kind or kinds[0], each)
+    return Records(
+        sources, data.eval_fraction, stop_at_malformed, home, stopping, kind or kinds[0], each, data.eval_records
+    )
 
 
 def _kind_of(source: Source) -> RecordKind:

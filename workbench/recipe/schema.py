@@ -128,8 +128,8 @@ class Recipe(Section):
         """The values by section and name; :func:`workbench.recipe.text.parse` turns them back into an equal recipe.
 
         A linked ``lora_alpha`` is left out, so that it stays linked, and a ``lora_dropout`` that nobody has set. So are
-        the default objective, LoRA as the method and no subfolder of the model (recipes are written and hashed as
-        before there were others), keys that follow the objective, and keys that it does not use.
+        the default objective, LoRA as the method, no subfolder of the model, no number of held-out records (recipes are
+        written and hashed as before there were others), keys that follow the objective, and keys that it does not use.
         """
         data: dict[str, dict[str, object]] = self.model_dump()
         if self.model.subfolder is None:
@@ -140,6 +140,8 @@ class Recipe(Section):
             left_out = {*LINKED, *self.objective.spec.unused({*data["objective"]})} - self.objective.model_fields_set
             for name in left_out:
                 del data["objective"][name]
+        if not self.data.eval_records:
+            del data["data"]["eval_records"]
         if self.adapter.alpha_is_linked:
             del data["adapter"]["lora_alpha"]
         if self.adapter.dropout_is_default:

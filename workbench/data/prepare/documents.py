@@ -73,7 +73,7 @@ def open_documents(folder: Path, data: DataSection, home: Home) -> Documents:
         RecordFormat("text", {"text": "text"}, f"documents: {len(documents):,} files"),
     )
     # A document that cannot be read is counted; one of hundreds is no reason to stop.
-    return Documents(Records((source,), data.eval_fraction, stop_at_malformed=False, home=home), others)
+    return Documents(Records((source,), data.eval_fraction, False, home, eval_records=data.eval_records), others)
 
 
 def _rows(folder: Path, documents: list[Path]) -> Iterator[Row]:

@@ -62,6 +62,7 @@ _COMPOSED = (
     "data.split",
     "data.malformed",
     "data.eval_fraction",
+    "data.eval_records",
     "data.template",
     "data.system",
     "data.completion_only",

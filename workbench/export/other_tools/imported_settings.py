@@ -180,12 +180,13 @@ class ImportedSettings:
             self.move({key: path})
 
     def take_held_out_share(self, key: str) -> None:
-        """Take how much is held out: a share, or a number of records, for which a recipe has no setting."""
+        """Take how much is held out: a share, or from 1 on a number of records."""
         size = self.take(key, 0.0)
         share = float(size) if isinstance(size, int | float | str) and str(size).replace(".", "", 1).isdigit() else size
         if isinstance(share, float) and share >= 1:
-            self.lack(key, size, "a recipe holds out a share of the records (data.eval_fraction): 0.05")
-            share = 0.05
+            self.recipe |= {"data.eval_fraction": 0.0, "data.eval_records": int(share)}
+            self._names["data.eval_records"] = key
+            return
         self.recipe["data.eval_fraction"] = share
         self._names["data.eval_fraction"] = key
 

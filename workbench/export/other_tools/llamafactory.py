@@ -72,6 +72,7 @@ _COMPOSED = (
     "data.split",
     "data.malformed",
     "data.eval_fraction",
+    "data.eval_records",
     "data.system",
     "data.completion_only",
     "training.gradient_checkpointing",

@@ -45,6 +45,16 @@ class DataSection(Section):
         ge=0.0,
         le=0.5,
     )
+    eval_records: int = setting(
+        0,
+        "Number of records held out for evaluation if the dataset has no eval split. 0: eval_fraction says how many. "
+        "Records are counted first, which reads the dataset once more.",
+        up="more precise evaluation, fewer training records",
+        unit="records",
+        steps=(0, 50, 100, 200, 500),
+        ge=0,
+        le=10_000_000,
+    )
     template: str = setting(
         "auto",
         "Chat template. auto: the model's own. Or one of instruction-response, user-assistant, alpaca, chatml, "
