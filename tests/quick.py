@@ -7,6 +7,7 @@ TESTS = Path(__file__).parent
 QUICK = frozenset(
     {
         "adapters/test_registry.py::test_what_a_method_cannot_use_is_refused_by_its_key",
+        "adapters/test_starts.py::test_what_a_start_excludes_is_refused_before_the_run",
         "data/test_matrix.py::test_cut",
         "data/test_prepare.py",
         "data/test_refusals.py",

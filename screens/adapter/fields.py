@@ -28,6 +28,7 @@ from screens.forms.path_kinds import FOLDER
 from screens.forms.places import tab_of
 from screens.widgets.plain import plain
 from workbench.adapters.registry import method_of, methods
+from workbench.adapters.starts import start_of
 from workbench.objectives.table import OBJECTIVES, using
 from workbench.recipe.fields import unread
 from workbench.recipe.schema import known_paths
@@ -202,7 +203,12 @@ def _initialization() -> SettingSpec:
     path = "adapter.init_lora_weights"
     words: dict[object, str] = {True: "Kaiming", False: "random", **{name: name for name in get_args(InitMethod)}}
     setting = choice_setting(path, "initialization", words, shape="cycle")
-    return replace(setting, value=lambda recipe: words[recipe.get(path)])
+
+    def note(recipe: Recipe) -> str:
+        start = start_of(recipe.get(path))
+        return "" if start is None else start.help
+
+    return replace(setting, value=lambda recipe: words[recipe.get(path)], note=note)
 
 
 def _with(key: str) -> Callable[[Recipe], str]:

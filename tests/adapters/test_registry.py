@@ -33,7 +33,7 @@ def test_recipes_from_before_there_were_methods_mean_lora() -> None:
         ({"adapter.method": "oft", **UNQUANTIZED, "adapter.r": 4}, "adapter.r: OFT does not read it"),
         ({"adapter.method": "vera", "adapter.options": {"alpha": 3}}, "VeRA has no option 'alpha'; its options are"),
         ({"adapter.method": "vera", "adapter.options": {"d_initial": "high"}}, "got 'high'; expected a number from 0"),
-        ({"adapter.options": {"alpha": 3}}, "LoRA has no option 'alpha'; it has none"),
+        ({"adapter.options": {"alpha": 3}}, "LoRA has no option 'alpha'; its options are rho, corda_method"),
         ({"adapter.method": "loha"}, "PEFT has no layers of loha for a base in nf4; set quantization.method to none"),
     ],
 )

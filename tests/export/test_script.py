@@ -34,6 +34,14 @@ VARIANTS = {
         "quantization": {"method": "none", "compute_dtype": "float32"},
         "adapter": {"method": "adalora", "r": 6, "options": {"target_r": 2, "tfinal": 1}},
     },
+    "eva": {
+        "quantization": {"method": "none", "compute_dtype": "float32"},
+        "adapter": {"r": 4, "init_lora_weights": "eva"},
+    },
+    "corda": {
+        "quantization": {"method": "none", "compute_dtype": "float32"},
+        "adapter": {"r": 4, "init_lora_weights": "corda"},
+    },
     "epochs, pissa, whole records": {
         "quantization": {"method": "none"},
         "adapter": {"init_lora_weights": "pissa", "target_modules": ["q_proj", "v_proj"]},

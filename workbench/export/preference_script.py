@@ -1,5 +1,6 @@
 """Writes the script of a run that trained on pairs, unpaired responses or labels: TRL's own trainer on its tokens."""
 
+from workbench.adapters.starts import keeps_start
 from workbench.export.preference_script_text import (
     ATTACH,
     BATCHES,
@@ -47,7 +48,7 @@ def batches_and_training(job: Job, trl: Trl) -> str:
         collate = LABELED if spec.head == "labels" else SCORED
     else:
         collate = UNPAIRED if spec.records == "unpaired" else PAIRS if spec.has_reference else SIDES
-    if job.recipe.adapter.continue_from:
+    if keeps_start(job.recipe.adapter):
         # TRL keeps a copy of an adapter that it is given: the reference.
         attach, peft_config = ATTACH + START, ""
     else:

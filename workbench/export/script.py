@@ -15,6 +15,7 @@ from pathlib import Path
 import workbench.engine.kernels
 from workbench.adapters.registry import method_of, peft_arguments
 from workbench.adapters.settings import AdapterSettings
+from workbench.adapters.starts import keeps_start, start_of
 from workbench.data.sources import load_records
 from workbench.data.templates.template import Template
 from workbench.data.tokens.encode import EncodedData, encode_dataset
@@ -23,6 +24,7 @@ from workbench.engine.model.hardware import library_versions
 from workbench.engine.model.precision import COMPUTE_TYPES, Precision, choose_precision
 from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.training.trainers.optimizer import optimizer_here
+from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.export.notebook import notebook_of
 from workbench.export.plan import local_base
@@ -49,6 +51,7 @@ from workbench.export.script_text import (
     RESULT_OF_RECIPE,
     RESULT_OF_RUN,
     START,
+    SUBTRACT,
     SUPERVISED_IMPORT,
     TRAIN,
 )
@@ -82,8 +85,8 @@ def make(job: Job) -> None:
     _write_records(job, data)
     data.template.save(job.folder)
     (job.folder / "template.json").unlink()
-    if job.recipe.adapter.continue_from:
-        shutil.copytree(job.run.start, job.folder / "start")
+    if keeps_start(job.recipe.adapter):
+        shutil.copytree(_kept_start(job), job.folder / "start")
     is_notebook = job.request.target == "notebook"
     text = script_of(job, *job.name_base(), is_notebook, data.labels)
     if not job.is_trained:
@@ -115,7 +118,7 @@ def script_of(
         "SEED": training.seed,
         "COMPUTE_DTYPE": precision.compute,
         "ADAPTER_DTYPE": precision.adapter,
-        "ADAPTER": peft_arguments(recipe.trained_adapter, rows, _excluded(job))[1],
+        "ADAPTER": peft_arguments(recipe.trained_adapter, rows, _excluded(job))[1] | _of_start(job),
         "FLOAT32": method.float32,
         "QUANTIZATION": _quantization(recipe.quantization.method, recipe.quantization.double_quant),
         "TRAINING": training_arguments(arguments, recipe) if trl else arguments,
@@ -160,9 +163,9 @@ def script_of(
         text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
         if recipe.objective.spec.has_head:
             text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
-        return text.replace("LoraConfig", method.config_class).replace(_TRAIN, before_training + _TRAIN)
+        return _finished(text, recipe, before_training)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
-    if recipe.adapter.continue_from:
+    if keeps_start(recipe.adapter):
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
@@ -170,7 +173,41 @@ def script_of(
         text = text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(
             _ATTACH, _ATTACH + EXPOSE_BIAS
         )
-    return text.replace("LoraConfig", method.config_class).replace(_TRAIN, before_training + _TRAIN)
+    return _finished(text, recipe, before_training)
+
+
+def _finished(text: str, recipe: Recipe, before_training: str) -> str:
+    """The script with what depends on the adapter's method and start."""
+    start = start_of(recipe.adapter.init_lora_weights)
+    if start is not None and start.moves_base:
+        text = text.replace(START, f"{START}\n{_module_text('residual_start')}{SUBTRACT}")
+    text = text.replace("LoraConfig", method_of(recipe.adapter.method).config_class)
+    return text.replace(_TRAIN, before_training + _TRAIN)
+
+
+def _kept_start(job: Job) -> Path:
+    """The folder with the weights that the run started from.
+
+    Raises:
+        WorkbenchError: there are none yet, as the run has not begun.
+    """
+    if (job.run.start / "adapter_config.json").is_file():
+        return job.run.start
+    adapter = job.recipe.adapter
+    raise WorkbenchError(
+        f"The first weights are made when a run begins ({adapter.continue_from or adapter.init_lora_weights}), and "
+        "this one has not begun.",
+        "Export the script of a run, or set adapter.init_lora_weights to true.",
+        kind="no_adapter",
+    )
+
+
+def _of_start(job: Job) -> dict[str, object]:
+    """What EVA has changed in the adapter's configuration."""
+    if start_of(job.recipe.adapter.init_lora_weights) is None:
+        return {}
+    config = json.loads((_kept_start(job) / "adapter_config.json").read_text(encoding="utf-8"))
+    return {name: config[name] for name in ("target_modules", "rank_pattern", "alpha_pattern")}
 
 
 def _token_rows(job: Job) -> dict[str, list[int]]:

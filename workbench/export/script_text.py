@@ -94,6 +94,10 @@ set_peft_model_state_dict(model, load_file(HERE / "start" / "adapter_model.safet
 cast_adapter(model)
 """
 
+SUBTRACT = """subtract_start(model)
+save_as_plain(model, HERE / "start")
+"""
+
 EXPOSE_BIAS = """head = model.get_output_embeddings()
 head.__dict__["bias"] = getattr(head.token_adapter.get_base_layer(), "bias", None)
 """

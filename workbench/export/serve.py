@@ -8,6 +8,7 @@ import json
 import shlex
 
 from workbench.adapters.registry import method_of
+from workbench.adapters.starts import start_of
 from workbench.errors import WorkbenchError
 from workbench.export.work import Job, make_adapter, make_merged
 from workbench.models.local import read_config
@@ -72,6 +73,8 @@ def check_servable(adapter: AdapterSection, server: str) -> None:
             ("adapter.modules_to_save", bool(adapter.modules_to_save)),
             ("adapter.bias", adapter.bias != "none"),
             ("adapter.init_lora_weights", method.moves_base({**method.arguments(adapter), "bias": "none"})),
+            # Each layer then has a scaling of its own, which neither server reads.
+            ("adapter.init_lora_weights eva", adapter.init_lora_weights == "eva"),
             ("adapter.rank_pattern", bool(adapter.rank_pattern) and server == "TGI"),
         )
         if is_set
@@ -87,8 +90,11 @@ def check_servable(adapter: AdapterSection, server: str) -> None:
 
 
 def largest_rank(adapter: AdapterSection) -> int:
-    """The largest rank of any module."""
-    return max(adapter.r, *adapter.rank_pattern.values(), 0)
+    """The largest rank of any module in the adapter's file."""
+    largest = max(adapter.r, *adapter.rank_pattern.values(), 0)
+    start = start_of(adapter.init_lora_weights)
+    # With the first A and B, which the base was trained without.
+    return 2 * largest if start is not None and start.moves_base else largest
 
 
 def vllm_command(job: Job) -> list[str]:

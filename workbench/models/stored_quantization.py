@@ -138,6 +138,11 @@ class StoredQuantization:
             )
         if not self.is_trained and not self.is_dequantized:
             return _refusal(f"The base is stored as {self.label}, which PEFT cannot train.", f"{_UNQUANTISED}.")
+        if adapter is not None and adapter.init_lora_weights == "loftq":
+            return _refusal(
+                f"The base is stored as {self.label}, without the unquantized weights that loftq reads.",
+                "Set adapter.init_lora_weights to true, or take the unquantized model that it was made from.",
+            )
         if adapter is not None and self.is_trained:
             refusal = method_of(adapter.method).refusal_on(adapter, self.method or PACKED)
             if refusal is not None:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from workbench.adapters.registry import method_of, without_dropout
+from workbench.adapters.starts import start_of
 from workbench.objectives.table import LINKED
 from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.data import DataSection
@@ -40,6 +41,13 @@ class Recipe(Section):
             raise excluded(refusal.path, refusal.reason, refusal.cure)
         if self.training.max_steps > 0 and (refusal := method.steps_refusal(self.adapter, self.training.max_steps)):
             raise excluded(refusal.path, refusal.reason, refusal.cure)
+        start = start_of(self.adapter.init_lora_weights)
+        if start is not None and self.model.resize_embeddings:
+            raise excluded(
+                "adapter.init_lora_weights",
+                f"{start.name} does not work with new rows of the embeddings (model.resize_embeddings)",
+                "set it to true",
+            )
         self._check_knobs()
         self._check_objective()
         return self
@@ -67,6 +75,19 @@ class Recipe(Section):
                 "objective.loss_type",
                 f"{objective.loss_type} is not a loss of {spec.kind}",
                 f"set it to {' or '.join(filter(None, (', '.join(spec.loss_types[:-1]), spec.loss_types[-1])))}",
+            )
+        start = start_of(adapter.init_lora_weights)
+        if start is not None and start.reads_records and spec.has_head:
+            raise excluded(
+                "adapter.init_lora_weights",
+                f"{start.name} reads the tokens that are trained, and {spec.kind} trains none",
+                "set it to true",
+            )
+        if spec.has_reference and start is not None and start.name == "loftq":
+            raise excluded(
+                "adapter.init_lora_weights",
+                f"loftq starts away from the quantized base, which is the reference of {spec.kind}",
+                "set it to true",
             )
         if spec.has_reference and adapter.bias != "none":
             raise excluded(

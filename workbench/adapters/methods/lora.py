@@ -1,12 +1,14 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685), with rsLoRA, DoRA and PEFT's initializations."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from workbench.adapters.layer import AdapterTensor, Layer
 from workbench.adapters.method import PACKED, PLACES, QUANTIZED, Method
 from workbench.adapters.option import Refusal
 from workbench.adapters.settings import AdapterSettings
+from workbench.adapters.starts import check_start, options_of_starts, start_of, start_refusal
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Lora(Method):
         "rank_pattern",
         "alpha_pattern",
     }
+    options = MappingProxyType(options_of_starts())
     layers = frozenset({"linear", "conv1d", "embedding", "convolution"})
     quantized = QUANTIZED | {PACKED}
     # A training step changes DoRA's magnitudes by less than bfloat16 can represent.
@@ -49,11 +52,44 @@ class Lora(Method):
     scales = True
     serves = ("vLLM", "TGI")
 
+    def arguments(self, adapter: "AdapterSection") -> dict[str, Any]:
+        arguments = super().arguments(adapter)
+        for name in self.options:
+            del arguments[name]
+        if start_of(adapter.init_lora_weights) is not None:
+            # The engine makes these starts; the adapter needs none when it is loaded.
+            arguments["init_lora_weights"] = True
+        return arguments
+
+    def section(self, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        section, refused = super().section(config)
+        for name, value in _broken_numbers(section).items():
+            # EVA and conversions of other starts scale by numbers that the recipe, in whole ones, does not have.
+            refused[name] = value
+            del section[name]
+        if (start := start_of(section.get("init_lora_weights", True))) is not None:
+            values = config.get(f"{start.name}_config") or {}
+            options = {name: value for name, value in values.items() if name in start.options
+                       and value != start.options[name].default and start.options[name].accepts(value)}  # fmt: skip
+            section |= {"options": options} if options else {}
+        return section, refused
+
+    def refusal(self, adapter: "AdapterSection") -> Refusal | None:
+        return start_refusal(adapter)
+
     def for_trace(self, rank: int) -> dict[str, Any]:
         return super().for_trace(rank) | {"init_lora_weights": True}
 
     def refusal_on(self, adapter: "AdapterSection | AdapterSettings", quantization: str) -> Refusal | None:
         start = adapter.init_lora_weights
+        own = start_of(start)
+        if own is not None and quantization not in own.bases:
+            base = "none" if "none" in own.bases else "nf4"
+            return Refusal(
+                "adapter.init_lora_weights",
+                f"{own.name} needs {own.needs}",
+                f"set quantization.method to {base}, or init_lora_weights to true",
+            )
         if quantization != "none" and isinstance(start, str) and start.startswith(_FROM_BASE):
             return Refusal(
                 "adapter.init_lora_weights",
@@ -65,6 +101,10 @@ class Lora(Method):
     def moves_base(self, values: Mapping[str, object]) -> bool:
         start = str(values.get("init_lora_weights", "")).lower()
         return super().moves_base(values) or start.startswith(_MOVES_BASE)
+
+    def trains_base(self, adapter: "AdapterSection") -> bool:
+        start = start_of(adapter.init_lora_weights)
+        return super().trains_base(adapter) or (start is not None and start.moves_base)
 
     def check(self, settings: AdapterSettings) -> None:
         if settings.lora_bias and settings.use_dora:
@@ -119,9 +159,25 @@ class Lora(Method):
         return b.size + (0 if layer.kind == "embedding" else a.size)
 
 
+def _broken_numbers(section: dict[str, Any]) -> dict[str, Any]:
+    """The keys of alpha that are no whole numbers; whole ones that are written as 8.0 become so."""
+    alpha, pattern = section.get("lora_alpha"), section.get("alpha_pattern")
+    broken: dict[str, Any] = {}
+    if isinstance(alpha, float):
+        section["lora_alpha"] = int(alpha)
+        broken |= {"lora_alpha": alpha} if alpha % 1 else {}
+    if isinstance(pattern, dict) and any(isinstance(value, float) for value in pattern.values()):
+        section["alpha_pattern"] = {name: int(value) for name, value in pattern.items()}
+        broken |= {"alpha_pattern": pattern} if any(value % 1 for value in pattern.values()) else {}
+    return broken
+
+
 def _check_start(layer: Layer, r: int, settings: AdapterSettings) -> None:
     start = settings.init_lora_weights
     if isinstance(start, bool) or start == "gaussian":
+        return
+    if (own := start_of(start)) is not None:
+        check_start(layer, r, settings, own)
         return
     if layer.kind in ("embedding", "convolution"):
         raise WorkbenchError(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.adapters.registry import adapter_method, method_of, peft_config
 from workbench.engine.kernels.cpu_packing import CpuPacking
@@ -28,7 +28,7 @@ from workbench.recipe.sections.quantization import QuantizationSection
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Name of the trained adapter inside PEFT, which saves the one of this name at the top of a folder, as tools expect.
@@ -133,11 +133,27 @@ class LoadedBase:
         notices, self.notices = self.notices, []
         return notices
 
-    def attach_new(self, adapter: AdapterSection, head: SequenceHead | None = None, seed: int = 0) -> "PeftModel":
+    def new_config(self, adapter: AdapterSection, **changes: Any) -> "PeftConfig":
+        """PEFT's configuration of a new adapter of this base.
+
+        Args:
+            changes: arguments to replace.
+        """
+        rows = trained_rows(self.model, adapter, self.new_tokens)
+        return peft_config(adapter, rows, exclusion_pattern(frozen_parts(self.model)), **changes)
+
+    def attach_new(
+        self,
+        adapter: AdapterSection,
+        head: SequenceHead | None = None,
+        seed: int = 0,
+        config: "PeftConfig | None" = None,
+    ) -> "PeftModel":
         """Attach a new adapter to train, after detaching all others. Returns the PEFT model, ready for training.
 
         Args:
             head: what it predicts with a head of its own, whose first weights are drawn with ``seed``.
+            config: PEFT's configuration, where it is not :meth:`new_config`.
 
         Raises:
             WorkbenchError: PEFT refuses the adapter for this model.
@@ -147,8 +163,7 @@ class LoadedBase:
         self.detach_all()
         try:
             rows = trained_rows(self.model, adapter, self.new_tokens)
-            task = {} if head is None else {"task_type": TASK}
-            config = peft_config(adapter, rows, exclusion_pattern(frozen_parts(self.model)), **task)
+            config = config or self.new_config(adapter, **({} if head is None else {"task_type": TASK}))
             if head is not None:
                 self.add_head(head, seed)
             self.peft = get_peft_model(self.model, config, adapter_name=TRAINED)

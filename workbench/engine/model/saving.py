@@ -63,8 +63,10 @@ def copy_adapter(source: Path, folder: Path) -> None:
 
 def load_adapter(model: "PeftModel", folder: Path) -> None:
     """Load an adapter folder's weights into the active adapter of a PEFT model; the adapter's dtypes stay."""
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
+
+    from workbench.engine.kernels.residual_start import is_saved_as_plain, trained_part
 
     if adapter_method(model.peft_config[model.active_adapter].to_dict()).allocates_ranks:
         from workbench.engine.model.ranked_weights import load_ranked
@@ -72,6 +74,8 @@ def load_adapter(model: "PeftModel", folder: Path) -> None:
         load_ranked(model, folder)
         return
     weights = load_file(folder / "adapter_model.safetensors")
+    if is_saved_as_plain(model):
+        weights = trained_part(weights, get_peft_model_state_dict(model, save_embedding_layers=False))
     set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
 
 

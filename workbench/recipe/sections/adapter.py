@@ -8,7 +8,9 @@ from workbench.adapters.registry import method_of, methods, section_refusal
 from workbench.recipe.sections.section import Section, excluded, setting
 
 RANK_STEPS = (4, 8, 16, 32, 64, 128, 256)
-InitMethod = Literal["gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "orthogonal"]
+InitMethod = Literal[
+    "gaussian", "pissa", "pissa_niter_4", "pissa_niter_16", "olora", "orthogonal", "eva", "loftq", "corda", "lora_ga"
+]
 
 
 class AdapterSection(Section):
@@ -60,7 +62,8 @@ class AdapterSection(Section):
         "Initialization of A and B. true: Kaiming A, zero B. gaussian: normal A. pissa, olora: "
         "from the base's own "
         "singular vectors or QR factors (unquantized base only). pissa_niter_4, pissa_niter_16: as pissa, from an "
-        "approximate decomposition by so many iterations, in seconds. orthogonal: orthogonal A and B.",
+        "approximate decomposition by so many iterations, in seconds. orthogonal: orthogonal A and B. eva, corda, "
+        "lora_ga: from the training records. loftq: from what 4-bit quantization lost.",
     )
     modules_to_save: list[str] | None = setting(
         None, "Extra modules to train fully and save with the adapter, such as lm_head or embed_tokens. Costly."

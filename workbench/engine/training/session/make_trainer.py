@@ -19,6 +19,7 @@ from workbench.engine.objectives.order import in_trained_order
 from workbench.engine.objectives.reference import Reference
 from workbench.engine.training.session.context import Context
 from workbench.engine.training.starting_adapter import keep_starting_adapter, load_starting_weights
+from workbench.engine.training.starts.attach import attach_adapter
 from workbench.engine.training.trainers.optimizer import optimizer_here
 from workbench.engine.training.trainers.records import TRAINERS
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
@@ -61,7 +62,7 @@ def make_trainer(
         warn(notice, kind="starting_adapter")
     head = _head(recipe, data)
     try:
-        model = base.attach_new(recipe.trained_adapter, head, recipe.training.seed)
+        model = attach_adapter(context, base, data, head)
     except WorkbenchError as error:
         raise refusal_of(recipe, base, error) from error
     weights = load_starting_weights(base, context.run, start) if start else {}
