@@ -157,6 +157,8 @@ class CostPanel(Lines):
             yield Content.styled(costs.priced_length, "$muted")
         for words in price.choice.reasons:
             yield Content.assemble(("auto  ", "$muted"), plain(words))
+        if price.host_note:
+            yield Content.styled(plain(price.host_note), "$muted")
         for words in costs.warnings:
             yield Content.styled(plain(words), "$warning")
         if costs.fit is not None and costs.fit.word != "fits" and self._outlook is not None:

@@ -33,7 +33,7 @@ from workbench.objectives.table import OBJECTIVES, using
 from workbench.recipe.fields import unread
 from workbench.recipe.schema import known_paths
 from workbench.recipe.sections.adapter import InitMethod
-from workbench.recipe.sections.section import AUTO
+from workbench.recipe.sections.section import AUTO, OFFLOAD
 from workbench.recipe.text import parse_value
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def form() -> tuple[SettingGroup, ...]:
                 number_setting("training.effective_batch_size", "effective batch", _wanted),
                 number_setting("data.max_length", "max length", lambda _: "tokens"),
                 choice_setting(
-                    "training.gradient_checkpointing", "checkpointing", {AUTO: "auto", True: "on", False: "off"}
+                    "training.gradient_checkpointing",
+                    "checkpointing",
+                    {AUTO: "auto", True: "on", OFFLOAD: "offload", False: "off"},
                 ),
                 switch_setting("training.torch_compile", "torch_compile"),
                 kernels_setting(),

@@ -14,6 +14,7 @@ from screens.widgets.glyphs import GLYPHS
 from screens.widgets.key_texts import key, keyed
 from screens.widgets.plain import plain
 from workbench.recipe.data_sources import source_text
+from workbench.recipe.sections.training import CHECKPOINTING_TEXTS
 from workbench.runs.events import Control, Resumed, Step
 from workbench.units import clock, short
 
@@ -238,7 +239,7 @@ def decided(facts: Phase) -> list[str]:
     size = chosen.get("training.per_device_train_batch_size")
     times = chosen.get("training.gradient_accumulation_steps")
     return [
-        *([f"checkpointing {'on' if checkpointing else 'off'}"] if isinstance(checkpointing, bool) else []),
+        *([CHECKPOINTING_TEXTS[checkpointing]] if checkpointing in CHECKPOINTING_TEXTS else []),
         *([f"{size} × {times} records"] if isinstance(size, int) and isinstance(times, int) else []),
     ]
 

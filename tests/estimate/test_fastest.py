@@ -16,6 +16,7 @@ from workbench.models.catalog import catalog_skeleton
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH, resolved
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD, Offload
 from workbench.recipe.text import RecipeError, edit, parse, to_yaml
 
 GIB = 2**30
@@ -45,13 +46,13 @@ def setup_of(recipe: Recipe, chosen: dict[str, Any]) -> Setup:
     return Setup.of(resolved(recipe, chosen))
 
 
-def every_setup(recipe: Recipe) -> list[Setup]:
+def every_setup(recipe: Recipe, checkpointing: tuple[bool | Offload, ...] = (True, False)) -> list[Setup]:
     """All that an open recipe may come to."""
     batch = recipe.training.effective_batch
     sizes = [n for n in range(1, batch + 1) if batch % n == 0]
     return [
         setup_of(recipe, {CHECKPOINTING: on, MICRO_BATCH: n, ACCUMULATION: batch // n})
-        for on, n in itertools.product((True, False), sizes)
+        for on, n in itertools.product(checkpointing, sizes)
     ]
 
 
@@ -70,14 +71,17 @@ def test_it_fits_and_nothing_that_is_faster_does(model: str, gib: float, device:
         is_rough = peak.method == "closed-form" or device.kind == "cpu"
         return fit_of(peak, int(gib * GIB * (ROUGH_PEAK_SHARE if is_rough else 1))) == "fits"
 
-    fitting = [setup for setup in every_setup(recipe) if fits(setup)]
     chosen = choice.setup
     assert chosen.micro_batch * chosen.accumulation == recipe.training.effective_batch_size
-    assert chosen in every_setup(recipe)
+    fitting = [setup for setup in every_setup(recipe) if fits(setup)]
+    if not fitting and device.kind == "cuda":
+        # Only then are checkpoints sent to the host.
+        fitting = [s for s in every_setup(recipe, (OFFLOAD,)) if fits(s)]
     if not fitting:
-        assert (chosen.checkpointing, chosen.micro_batch) == (True, 1)
+        assert (chosen.checkpointing, chosen.micro_batch) == (OFFLOAD if device.kind == "cuda" else True, 1)
         assert "(least memory)" in choice.reasons[0]
         return
+    assert chosen in every_setup(recipe, (True, False, OFFLOAD))
     assert fits(chosen)
     best = min(map(weighing.time_of, fitting))
     assert weighing.time_of(chosen) <= NEAR_FASTEST * best
@@ -106,6 +110,48 @@ def test_a_large_micro_batch_with_checkpointing_beats_a_small_one_without() -> N
     assert fit_of(pricing_of(SEVEN).peak(one), 15 * GIB) == "fits"
     assert (choice.setup.checkpointing, choice.setup.micro_batch) == (True, 8)
     assert "micro-batch 8 with it is faster than what fits without it" in choice.reasons[0]
+
+
+def test_checkpoints_go_to_the_host_where_nothing_else_fits() -> None:
+    """And only if it has memory for them; before shorter records, a smaller rank or another base."""
+    recipe = edit(Recipe(), {"model.source": SEVEN, "data.max_length": 16384})
+    peaks = {on: pricing_of(SEVEN).peak(setup_of(recipe, {CHECKPOINTING: on})) for on in (True, OFFLOAD)}
+    gib = peaks[True].device_bytes / GIB
+    # 28 layers, 4 × 16,384 × 3,584 numbers of two bytes, in powers of two.
+    host = 28 * 2**29
+    assert (peaks[True].host_bytes, peaks[OFFLOAD].host_bytes) == (0, host)
+    # All of them but two.
+    assert peaks[True].terms["saved_activations"] - peaks[OFFLOAD].terms["saved_activations"] > 0.9 * 26 * 469_762_048
+
+    def priced(available: int | None) -> Price:
+        budget = MemoryBudget(free_bytes=int(0.95 * gib * GIB), host_bytes=available)
+        return price(tree(SEVEN), recipe, budget, traced=TRACES)
+
+    for known in (None, 2 * host):
+        told = priced(known)
+        assert (told.choice.chosen, told.fit) == ({CHECKPOINTING: OFFLOAD}, "fits")
+        assert told.choice.reasons[0].startswith("Checkpoints in host memory (14.0 GiB): with them on the GPU the step")
+        assert told.host_note.startswith(
+            "Checkpoints take 14.0 GiB of host memory, pinned. Copying them takes about 2.2 s"
+        )
+        assert told.largest.length is not None
+        assert told.largest.length >= 16384
+    narrow = priced(host)
+    assert (narrow.choice.chosen, narrow.host_note) == ({CHECKPOINTING: True}, "")
+    assert OFFLOAD not in [change.changes.get(CHECKPOINTING) for change in narrow.suggestions]
+    stated = edit(recipe, {CHECKPOINTING: True, MICRO_BATCH: 4})
+    changes = price(tree(SEVEN), stated, narrow.budget, traced=TRACES).suggestions
+    assert CHECKPOINTING not in [path for change in changes for path in change.changes]
+    roomy = price(tree(SEVEN), stated, MemoryBudget(free_bytes=narrow.budget.free_bytes), traced=TRACES).suggestions
+    assert [change.label for change in roomy[:2]] == ["micro-batch 2", "checkpoints in host memory"]
+    forced = edit(recipe, {CHECKPOINTING: OFFLOAD})
+    assert price(tree(SEVEN), forced, narrow.budget).notices == (
+        "Checkpoints need 14.0 GiB of host memory, of which 14.0 GiB are available.",
+    )
+    # A CPU computes in that very memory.
+    here = price(tree(SEVEN), forced, MemoryBudget(HOST)).peak
+    assert here == price(tree(SEVEN), stated, MemoryBudget(HOST)).peak
+    assert here.host_bytes == 0
 
 
 def test_short_records_want_more_of_them_at_once() -> None:

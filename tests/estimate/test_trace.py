@@ -22,6 +22,7 @@ from workbench.estimate.trace.monomial import Monomial, Probe
 from workbench.estimate.trace.store import SHIPPED, TraceStore, key_of
 from workbench.estimate.trace.tape import CARRIED, TILE_WIDTH, Tape
 from workbench.estimate.trace.timeline import Timeline
+from workbench.layers.host_checkpoints import HostCheckpoints
 from workbench.machine.device import Device
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.build import build_skeleton
@@ -88,7 +89,14 @@ def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int
     recorder = run.StepRecorder("cpu")
     recorder.ignore(on_meta.resting_tensors(model))
     sizes = Probe(step.batch, step.length, recipe.adapter.r)
-    with asked_for_autocast(step), cuda_like(), recorder:
+    host = HostCheckpoints(model)
+    if step.offloads:
+        with cuda_like(), host.active():
+            run._micro_batch(model, step, sizes, run.StepRecorder("cpu"), nullcontext(), device="cpu")
+        model.zero_grad()
+        # A step finds them there.
+        recorder.ignore(host.buffers)
+    with asked_for_autocast(step), cuda_like(), recorder, host.active() if step.offloads else nullcontext():
         for _ in range(2 if step.accumulates else 1):
             autocast = torch.autocast("cpu", getattr(torch, step.autocast)) if step.autocast else nullcontext()
             recorder.held = run._micro_batch(model, step, sizes, recorder, autocast, device="cpu")
@@ -131,6 +139,7 @@ def _attached_for_real(model: Any, config: Any, **_: Any) -> Any:
     [
         {},
         {"training.gradient_checkpointing": False},
+        {"training.gradient_checkpointing": "offload"},
         {"adapter.lora_dropout": 0.0, "adapter.target_modules": ["q_proj", "v_proj"]},
         {"training.gradient_accumulation_steps": 1},
         {"adapter.use_dora": True, "adapter.lora_dropout": 0.0},
@@ -414,6 +423,7 @@ def test_keys_differ_where_the_step_does() -> None:
         {"adapter.lora_dropout": 0.0},
         {"quantization.method": "nf4"},
         {"training.gradient_checkpointing": False},
+        {"training.gradient_checkpointing": "offload"},
         {"training.gradient_accumulation_steps": 1},
         {"adapter.target_modules": ["q_proj"]},
         {"quantization.compute_dtype": "float32"},

@@ -72,11 +72,11 @@ KINDS = {
         "dataset_exact_deduplication: true\n",
         {
             "data.eval_fraction": 0.0, "data.eval_records": 200, "training.optim": "adamw_torch_fused",
-            "training.gradient_checkpointing": True,
+            "training.gradient_checkpointing": "offload",
         },
         [
             "optimizer: 'muon'; the recipe has adamw_torch_fused, the nearest one",
-            "activation_offloading: True; activations are recomputed, and kept on the GPU",
+            "activation_offloading: True; activations are recomputed, from checkpoints in host memory",
             "chat_template: 'gemma3'; the model's own is used",
             "special_tokens: {'eos_token': '<e>'}; the tokenizer's own are used",
             "dataset_exact_deduplication: True",

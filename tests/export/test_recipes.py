@@ -124,6 +124,19 @@ def test_what_llamafactory_wants_said(tmp_path):
     assert (values["eval_strategy"], values["template"], values["neat_packing"]) == ("steps", "chatml", True)
 
 
+@pytest.mark.parametrize(
+    ("there", "back", "key"),
+    [(to_axolotl, from_axolotl, "activation_offloading"), (to_llamafactory, from_llamafactory, "use_unsloth_gc")],
+)
+def test_checkpoints_in_host_memory_go_there_and_come_back(tmp_path, there, back, key):
+    recipe = edit(resolved(Recipe()), {"training.gradient_checkpointing": "offload"})
+    values, lacking = there(recipe, "owner/model", FILES)
+    assert (values[key], lacking) == (True, [])
+    assert values.get("gradient_checkpointing", True) is True
+    read, _ = back(values, tmp_path, "file.yaml")
+    assert read.training.gradient_checkpointing == "offload"
+
+
 def test_a_warm_up_in_steps_comes_before_a_share(tmp_path):
     text = f"{MODEL}adapter: lora\ndatasets: [{{path: a/b}}]\n"
     file = tmp_path / "axolotl.yaml"

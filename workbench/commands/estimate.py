@@ -26,6 +26,7 @@ from workbench.estimate.peak import Peak
 from workbench.machine.device import Device
 from workbench.machine.gpu import first_gpu
 from workbench.machine.hardware import computes_bfloat16
+from workbench.machine.host import host_memory
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.trees import skeleton_in_catalog, skeleton_of
 from workbench.recipe.schema import Recipe
@@ -93,8 +94,10 @@ def estimate_budget(memory: str | None) -> MemoryBudget:
     """The memory to estimate for: an amount as typed, or by default the first GPU's free memory, if there is one."""
     gpu = first_gpu()
     free = parse_memory(memory) if memory else gpu.free_bytes if gpu else None
+    # A typed amount may be of another machine's GPU.
+    available = host_memory()[1] if gpu and not memory else None
     # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
-    return MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
+    return MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free, host_bytes=available)
 
 
 def _trace(traces: TraceStore, result: Price) -> bool:
@@ -151,6 +154,8 @@ def _show(result: Price, free: int | None) -> None:
     console.print(table)
     if result.stored_note:
         console.print(Text(printable(result.stored_note)), soft_wrap=True)
+    if result.host_note:
+        console.print(Text(result.host_note), soft_wrap=True)
     if result.objective_note:
         console.print(Text(printable(result.objective_note)), soft_wrap=True)
     if result.stored_refusal:

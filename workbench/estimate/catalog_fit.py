@@ -15,6 +15,7 @@ from workbench.models.skeleton import Skeleton
 from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.section import AUTO
+from workbench.recipe.sections.training import CHECKPOINTING_TEXTS
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def setup_and_changes(skeleton: Skeleton, recipe: Recipe) -> tuple[Setup, Mappin
 def settings_text(recipe: Recipe) -> tuple[str, ...]:
     """The settings that the fits are for, as text: ``4 × 1024 tokens``, ``checkpointing on``, ``adamw_8bit``."""
     training = recipe.training
-    checkpointing = {True: "on", False: "off", AUTO: "if needed"}[training.gradient_checkpointing]
+    checkpointing = {**CHECKPOINTING_TEXTS, AUTO: "checkpointing if needed"}[training.gradient_checkpointing]
     batch = training.per_device_train_batch_size
     size = f"up to {training.effective_batch}" if batch == AUTO else str(batch)
-    return f"{size} × {recipe.data.max_length} tokens", f"checkpointing {checkpointing}", training.optim
+    return f"{size} × {recipe.data.max_length} tokens", checkpointing, training.optim

@@ -4,7 +4,7 @@ The peak can occur at three kinds of moments: the loss, when all checkpoints (or
 backward pass of the last layer, or of the first one, when all gradients exist; and the optimizer's update. Each is a
 sum of named terms. Per token, with e bytes per activation:
 
-- a checkpointed layer keeps its input: e·hidden;
+- a checkpointed layer keeps its input: e·hidden; in host memory, only two of these are on the device;
 - a recomputed layer keeps two float32 copies for its norms, what attention and activation functions need, and the
   input of every A.
 """
@@ -17,7 +17,7 @@ from workbench.estimate.footprint import Footprint
 from workbench.estimate.layer_shape import Block, ModelShape
 from workbench.estimate.optimizer import optimizer_bytes
 from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Moment, Peak
-from workbench.estimate.step import Step
+from workbench.estimate.step import Step, activation_bytes
 from workbench.machine.device import CUDA_CONTEXT_BYTES
 
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
@@ -44,7 +44,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         base: footprint of the base in the step's storage.
         plan: adapter in the step's types.
     """
-    width = _activation_bytes(step)
+    width = activation_bytes(step)
     layers = [(_layer(shape, blocks.blocks, plan, step, base), blocks.count) for blocks in shape.layers]
     largest = max((layer for layer, _ in layers), key=lambda layer: layer.kept + layer.passing, default=_Layer(0, 0))
     stream = width * step.tokens * shape.hidden
@@ -55,6 +55,11 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         saved = stream * shape.depth
         # The layer that is recomputed for its backward pass.
         reopened = largest.kept
+    if step.offloads:
+        # The last checkpoint is still here when the loss is computed; in the backward pass the next one is fetched.
+        saved, fetched = stream, stream
+    else:
+        fetched = 0
     loss, kept_logits = _loss(shape, step, width)
     # PEFT copies an embedding to put its trained rows in, and gets a gradient of all of its rows.
     embedding = shape.vocabulary * shape.hidden if shape.trains_rows else 0
@@ -75,7 +80,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
             "recomputation": final_norm,
         },
         "first backward layer": {
-            "saved_activations": saved,
+            "saved_activations": saved + fetched,
             "recomputation": reopened + largest.passing,
             "loss": kept_logits,
         },
@@ -97,14 +102,9 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
     return Peak(allocated, int(allocated * (1 + _FRAGMENTS)), terms, moment, "closed-form")
 
 
-def _activation_bytes(step: Step) -> int:
-    """Bytes of a number in the residual stream, which k-bit preparation turns into float32 with the embeddings."""
-    return BYTES_OF["float32" if step.storage.dtype == "float32" else step.compute]
-
-
 def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
     """Bytes of one layer that consists of these blocks."""
-    width = _activation_bytes(step)
+    width = activation_bytes(step)
     ranks = {module.path: module.r for module in plan.modules}
     # An A in a wider type than its input gets a copy of its own.
     copies = BYTES_OF[step.dtypes.adapter] if BYTES_OF[step.dtypes.adapter] > width else 0

@@ -1,5 +1,8 @@
 """Resolves ``auto``: the fastest gradient checkpointing and micro-batch that fit in memory, and why.
 
+Checkpoints are kept in host memory (``offload``) only on a GPU where nothing else fits: how fast its link is, and what
+else the host is to hold, is not known beforehand.
+
 This does not predict how long a step takes, only which of two setups takes longer, from two facts:
 
 - Checkpointing runs the forward pass twice, which takes about 25% longer.
@@ -21,14 +24,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from workbench.estimate.fit import Predict, fit_of, last_accepted
+from workbench.estimate.fit import Predict, fit_of, fits_in, last_accepted
+from workbench.estimate.host_memory import is_within
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.recipe.resolved import ACCUMULATION, CHECKPOINTING, MICRO_BATCH
-from workbench.recipe.sections.training import MAX_MICRO_BATCHES
-from workbench.units import part_of
+from workbench.recipe.sections.section import OFFLOAD, Offload
+from workbench.recipe.sections.training import CHECKPOINTING_TEXTS, MAX_MICRO_BATCHES
+from workbench.units import gib, part_of
 
 CHECKPOINTING_SLOWDOWN = 1.25
 """Step time with checkpointing divided by step time without it; a lower bound.
@@ -87,12 +92,13 @@ class Chooser:
 
     def __init__(self, predict: Predict | None, budget: MemoryBudget, unknown_reason: str = "") -> None:
         self._predict = predict
+        self._budget = budget
         self._free = budget.free_bytes
         self._device: Device = budget.device
         self._unknown_reason = unknown_reason or (
             "the free memory is unknown" if budget.free_bytes is None else "the step cannot be estimated"
         )
-        self._untraced: dict[bool, Setup] = {}
+        self._untraced: dict[object, Setup] = {}
 
     def choose(self, setup: Setup) -> Choice:
         """Resolve the settings on auto: the fastest setup that fits, or else the one that needs the least memory.
@@ -104,9 +110,21 @@ class Chooser:
             return Choice(setup, {})
         self._untraced = {}
         found = None if self._cannot_choose else self._fastest(setup)
-        best = found or replace(setup, auto_keys=())
+        best = found or self.least_memory(setup)
         chosen = {path: best.get(path) for path in setup.auto_keys}
         return Choice(best, chosen, tuple(self._reasons(setup, best, found)), tuple(self._untraced.values()))
+
+    def least_memory(self, setup: Setup) -> Setup:
+        """The setup with the values of its settings on auto that need the least memory of this budget.
+
+        Raises:
+            WorkbenchError: PEFT would refuse the adapter.
+        """
+        least = replace(setup, auto_keys=())
+        if CHECKPOINTING not in setup.auto_keys or self._cannot_choose or self._device.kind == "cpu":
+            return least
+        offloading = replace(least, checkpointing=OFFLOAD)
+        return offloading if is_within(self._peak(offloading).host_bytes, self._budget.host_bytes) else least
 
     def faster(self, setup: Setup) -> SpeedAdvice | None:
         """The changes that make a setup as fast as its effective batch allows.
@@ -153,8 +171,10 @@ class Chooser:
     def _fastest(self, setup: Setup) -> Setup | None:
         """The fastest setup that fits, or None. Setups without checkpointing are tried first and often suffice."""
         found: list[Setup] = []
-        ladders = _ladders(setup)
+        ladders = _ladders(setup, self._device)
         for ladder in ladders:
+            if found and ladder[0].checkpointing == OFFLOAD:
+                continue
             # Even the largest micro-batch with checkpointing would be slower than what was found without it.
             if found and self.time_of(found[-1]) <= self.time_of(ladder[-1]):
                 continue
@@ -173,16 +193,15 @@ class Chooser:
         # A formula's peak may be too high by a quarter: such a setup is worth tracing.
         if peak.method == "closed-form" and ROUGH_PEAK_SHARE * peak.device_bytes <= (self._free or 0):
             self._untraced.setdefault(setup.checkpointing, setup)
-        return fit_of(peak, int(self._room(peak))) == "fits"
+        return self._is_comfortable(peak)
 
     def _peak(self, setup: Setup) -> Peak:
         assert self._predict is not None
         return self._predict(setup)
 
-    def _room(self, peak: Peak) -> float:
-        assert self._free is not None
-        is_rough = peak.method == "closed-form" or self._device.kind == "cpu"
-        return self._free * (ROUGH_PEAK_SHARE if is_rough else 1)
+    def _share(self, peak: Peak) -> float:
+        """The share of the free memory that a peak may use."""
+        return ROUGH_PEAK_SHARE if peak.method == "closed-form" or self._device.kind == "cpu" else 1
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -206,6 +225,9 @@ class Chooser:
     def _why_checkpointing(self, setup: Setup, best: Setup) -> str:
         if not best.checkpointing:
             return f"Checkpointing off: {self._figures(best)}, about {100 * (CHECKPOINTING_SLOWDOWN - 1):.0f} % faster."
+        if best.checkpointing == OFFLOAD:
+            where = f"Checkpoints in host memory ({gib(self._peak(best).host_bytes)})"
+            return f"{where}: with them on the GPU the step needs {self._figures(replace(best, checkpointing=True))}."
         without = replace(best, checkpointing=False)
         if MICRO_BATCH in setup.auto_keys and self._fits_at_micro_batch_1(without):
             return f"Checkpointing on: micro-batch {best.micro_batch} with it is faster than what fits without it."
@@ -230,19 +252,24 @@ class Chooser:
         assert self._free is not None
         peak = self._peak(setup)
         about = "≈ " if peak.method == "closed-form" else ""
-        is_limited = self._room(peak) < self._free
+        is_limited = self._share(peak) < 1
         headroom = (
             f" ({100 * (1 - ROUGH_PEAK_SHARE):.0f} % headroom)" if is_limited and not self._is_comfortable(peak) else ""
         )
         return f"{about}{part_of('GiB', peak.device_bytes, self._free, 2)}{headroom}"
 
     def _is_comfortable(self, peak: Peak) -> bool:
-        return fit_of(peak, int(self._room(peak))) == "fits"
+        return fits_in(peak, self._budget, self._share(peak))
 
 
-def _ladders(setup: Setup) -> list[list[Setup]]:
-    """Candidate setups: without checkpointing and with it, each with its micro-batches from small to large."""
-    switches = (False, True) if CHECKPOINTING in setup.auto_keys else (setup.checkpointing,)
+def _ladders(setup: Setup, device: Device) -> list[list[Setup]]:
+    """Candidate setups: without checkpointing, with it, and on a GPU with checkpoints in host memory.
+
+    Each has its micro-batches from small to large.
+    """
+    switches: tuple[bool | Offload, ...] = (setup.checkpointing,)
+    if CHECKPOINTING in setup.auto_keys:
+        switches = (False, True, OFFLOAD) if device.kind == "cuda" else (False, True)
     divisors = _divisors(setup.effective_batch) if MICRO_BATCH in setup.auto_keys else ()
     sizes = [size for size in divisors if size >= setup.least_micro_batch]
     resolved = [replace(setup, checkpointing=on, auto_keys=()) for on in switches]
@@ -271,6 +298,6 @@ def _capital(message: str) -> str:
 
 def _parts(setup: Setup) -> tuple[str, str]:
     return (
-        f"checkpointing {'on' if setup.checkpointing else 'off'}",
+        CHECKPOINTING_TEXTS[setup.checkpointing],
         f"micro-batch {setup.micro_batch} × {setup.accumulation}",
     )

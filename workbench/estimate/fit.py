@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from workbench.errors import WorkbenchError
+from workbench.estimate.host_memory import is_within
 from workbench.estimate.peak import Peak
 from workbench.estimate.setup import Setup
+from workbench.machine.memory_budget import MemoryBudget
 from workbench.recipe.resolved import ACCUMULATION, MICRO_BATCH
 from workbench.recipe.sections.adapter import RANK_STEPS
+from workbench.recipe.sections.section import OFFLOAD
 from workbench.recipe.sections.training import MAX_MICRO_BATCHES
 
 T = TypeVar("T")
@@ -19,8 +22,9 @@ Predict = Callable[[Setup], Peak]
 _FITTING_SHARE = 0.95
 _LENGTHS = (32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128)
 # What a change costs the user, the cheapest first.
-_TIME, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
+_TIME, _HOST, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
     "a little time",
+    "a little time and host memory",
     "about a quarter more time",
     "next to nothing in quality",
     "a little precision",
@@ -61,20 +65,20 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
     return "does not fit"
 
 
-def suggest(setup: Setup, free_bytes: int, predict: Predict) -> tuple[Suggestion, ...]:
+def suggest(setup: Setup, budget: MemoryBudget, predict: Predict) -> tuple[Suggestion, ...]:
     """The single changes that make a setup fit, cheapest first: what costs time comes before what costs quality."""
     found = []
     for label, changes, cost in _switches(setup):
         peak = _peak_after(setup, changes, predict)
-        if peak is not None and _fits(peak, free_bytes):
+        if peak is not None and fits_in(peak, budget):
             found.append(Suggestion(label, changes, peak.device_bytes, cost))
     for label, cost, steps in _reductions(setup):
         # If the last and largest reduction does not fit, none does.
-        if not steps or not _fits(_peak_after(setup, steps[-1], predict), free_bytes):
+        if not steps or not fits_in(_peak_after(setup, steps[-1], predict), budget):
             continue
         for changes in steps:
             peak = _peak_after(setup, changes, predict)
-            if peak is not None and _fits(peak, free_bytes):
+            if peak is not None and fits_in(peak, budget):
                 value = next(iter(changes.values()))
                 found.append(Suggestion(f"{label} {value}", changes, peak.device_bytes, cost))
                 break
@@ -90,7 +94,9 @@ class Largest:
     r: int | None
 
 
-def largest_that_fit(setup: Setup, free_bytes: int, predict: Predict, context_length: int | None = None) -> Largest:
+def largest_that_fit(
+    setup: Setup, budget: MemoryBudget, predict: Predict, context_length: int | None = None
+) -> Largest:
     """The largest micro-batch, record length and rank that fit.
 
     Args:
@@ -98,7 +104,7 @@ def largest_that_fit(setup: Setup, free_bytes: int, predict: Predict, context_le
     """
 
     def fits(changes: Mapping[str, Any]) -> bool:
-        return _fits(_peak_after(setup, changes, predict), free_bytes)
+        return fits_in(_peak_after(setup, changes, predict), budget)
 
     lengths = range(64, min(context_length or 131072, 131072) + 1, 64)
     return Largest(
@@ -123,8 +129,11 @@ def last_accepted(values: Sequence[T], accepts: Callable[[T], bool]) -> T | None
     return values[low - 1] if low else None
 
 
-def _fits(peak: Peak | None, free_bytes: int) -> bool:
-    return peak is not None and fit_of(peak, free_bytes) == "fits"
+def fits_in(peak: Peak | None, budget: MemoryBudget, share: float = 1.0) -> bool:
+    """Whether a peak fits the free memory of a budget, or this share of it, and its checkpoints the host's."""
+    if peak is None or not is_within(peak.host_bytes, budget.host_bytes):
+        return False
+    return fit_of(peak, int((budget.free_bytes or 0) * share)) == "fits"
 
 
 def _peak_after(setup: Setup, changes: Mapping[str, Any], predict: Predict) -> Peak | None:
@@ -140,6 +149,9 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
     if not setup.checkpointing:
         changes: dict[str, Any] = {"training.gradient_checkpointing": True}
         yield "gradient checkpointing on", changes, _QUARTER
+    if setup.checkpointing != OFFLOAD:
+        changes = {"training.gradient_checkpointing": OFFLOAD}
+        yield "checkpoints in host memory", changes, _HOST if setup.checkpointing else _QUARTER
     if setup.optimizer in ("adamw_torch", "adamw_torch_fused"):
         yield "8-bit AdamW", {"training.optim": "adamw_8bit"}, _NOTHING
         yield "paged 8-bit AdamW", {"training.optim": "paged_adamw_8bit"}, _NOTHING

@@ -39,6 +39,7 @@ class Peak:
         reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts, with what PyTorch's allocator keeps for reuse.
         terms: bytes by name; all but ``cuda_context`` add up to ``allocated_bytes``.
         moment: the part of the step in which the peak occurs.
+        host_bytes: pinned host memory that checkpoints take beside it.
         reserved_range: the least and the most reserved memory, where steps of varying lengths were replayed.
         method: ``trace`` (a traced step, accurate to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
     """
@@ -49,6 +50,7 @@ class Peak:
     moment: Moment
     method: Method
     reserved_range: tuple[int, int] | None = None
+    host_bytes: int = 0
 
     @property
     def device_bytes(self) -> int:
@@ -71,6 +73,7 @@ class Peak:
             "allocated_bytes": self.allocated_bytes,
             "reserved_bytes": self.reserved_bytes,
             "reserved_range": None if self.reserved_range is None else list(self.reserved_range),
+            "host_bytes": self.host_bytes,
             "terms": dict(self.terms),
             "method": self.method,
         }

@@ -12,6 +12,8 @@ from workbench.estimate.by_method import peaks_by_method
 from workbench.estimate.fastest import Choice, Chooser, SpeedAdvice
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
 from workbench.estimate.footprint import Footprint
+from workbench.estimate.host_memory import LINK_BYTES_PER_SECOND, copying_seconds, is_within
+from workbench.estimate.layer_shape import model_shape
 from workbench.estimate.peak import Peak
 from workbench.estimate.pricing import Pricing, Tracer
 from workbench.estimate.rules_of_thumb import RuleOfThumb, rule_of_thumb
@@ -22,6 +24,7 @@ from workbench.models.skeleton import Skeleton
 from workbench.models.stored_quantization import StoredQuantization, recipe_as_loaded, stored_quantization
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
+from workbench.units import gib
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,17 @@ class Price:
         return f"{objective.kind}: {objective.price_note}{start}"
 
     @property
+    def host_note(self) -> str:
+        """What checkpoints in host memory need of it and of time; empty if they stay on the device."""
+        if not self.peak.host_bytes:
+            return ""
+        seconds = copying_seconds(model_shape(self.skeleton), self.step)
+        return (
+            f"Checkpoints take {gib(self.peak.host_bytes)} of host memory, pinned. Copying them takes about "
+            f"{seconds:.2g} s a micro-batch at an assumed {LINK_BYTES_PER_SECOND / 1e9:.0f} GB/s, while layers compute."
+        )
+
+    @property
     def is_by_formula(self) -> bool:
         """Whether the peak was estimated by formula (≈), not with a traced step."""
         return self.peak.method == "closed-form"
@@ -84,7 +98,7 @@ class Price:
         """Single changes that make it fit, cheapest first; empty if it fits or the free memory is unknown."""
         if self.budget.free_bytes is None or self.fit in (None, "fits"):
             return ()
-        found = suggest(self.setup, self.budget.free_bytes, self._pricing.peak)
+        found = suggest(self.setup, self.budget, self._pricing.peak)
         # What the recipe leaves open is decided anew after the change: that peak is promised, not an intermediate one.
         return tuple(replace(change, peak_bytes=self._peak_after(change.changes)) for change in found)
 
@@ -109,8 +123,8 @@ class Price:
         if self.budget.free_bytes is None:
             return Largest(None, None, None)
         context = self.skeleton.root.facts.get("context_length")
-        least = replace(self.asked, auto_keys=())
-        return largest_that_fit(least, self.budget.free_bytes, self._pricing.peak, context)
+        least = Chooser(self._pricing.peak, self.budget).least_memory(self.asked)
+        return largest_that_fit(least, self.budget, self._pricing.peak, context)
 
     @cached_property
     def by_method(self) -> Mapping[str, Peak]:
@@ -206,6 +220,9 @@ def price(
         budget, lacking = replace(budget, free_bytes=None), "the base is sharded across GPUs"
     choice = Chooser(pricing.peak, budget, lacking).choose(asked)
     peak = pricing.replayed_peak(choice.setup) if replays else pricing.peak(choice.setup)
+    if not is_within(peak.host_bytes, budget.host_bytes):
+        need, available = gib(peak.host_bytes), gib(budget.host_bytes or 0)
+        notices += (f"Checkpoints need {need} of host memory, of which {available} are available.",)
     return Price(
         recipe=recipe,
         skeleton=skeleton,

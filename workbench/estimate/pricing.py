@@ -1,13 +1,14 @@
 """Predicts the peak memory of setups on one model and one device; caches the parts that setups share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.adapter.plan import AdapterDtypes, AdapterPlan, plan_adapter
 from workbench.estimate.closed_form import closed_form_peak
 from workbench.estimate.footprint import Footprint, Storage, measure_base
+from workbench.estimate.host_memory import host_checkpoint_bytes
 from workbench.estimate.layer_shape import model_shape
 from workbench.estimate.peak import Peak, on_device
 from workbench.estimate.setup import Setup
@@ -63,7 +64,7 @@ class Pricing:
         peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
             peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
-        return self._complete(setup, plan, peak)
+        return self._complete(setup, step, plan, peak)
 
     def replayed_peak(self, setup: Setup) -> Peak:
         """The peak of a traced step with what PyTorch's allocator does at exactly these sizes. Takes up to a second.
@@ -87,11 +88,13 @@ class Pricing:
             ((step.batch, step.length, r),) * _REPLAYED_STEPS,
             varied,
         )
-        return self._complete(setup, plan, peak)
+        return self._complete(setup, step, plan, peak)
 
-    def _complete(self, setup: Setup, plan: AdapterPlan, peak: Peak) -> Peak:
+    def _complete(self, setup: Setup, step: Step, plan: AdapterPlan, peak: Peak) -> Peak:
         if setup.keeps_start:
             peak = peak.with_more("adapters", plan.added_bytes)
+        if step.offloads:
+            peak = replace(peak, host_bytes=host_checkpoint_bytes(model_shape(self.skeleton), step))
         return on_device(self.device, peak)
 
 

@@ -24,7 +24,7 @@ from workbench.recipe.resolved import (
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import MIN_LENGTH
 from workbench.recipe.sections.quantization import QuantMethod
-from workbench.recipe.sections.section import AUTO
+from workbench.recipe.sections.section import AUTO, Offload
 
 # Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are AdapterSettings' own.
 _FIELDS = {
@@ -47,6 +47,7 @@ class Setup:
     Attributes:
         adapter: the settings that determine the adapter's shapes.
         method: of quantization, as are ``double_quant`` and ``compute_dtype`` (which may be ``auto``).
+        checkpointing: whether activations are recomputed, and whether from host memory.
         length: tokens per record: those of the longest record if known, at most ``max_length``.
         is_packed: every sequence is ``length`` tokens long.
         median: tokens of the median record, if known; the speed of a micro-batch depends on it.
@@ -64,7 +65,7 @@ class Setup:
     optimizer: str
     micro_batch: int
     accumulation: int
-    checkpointing: bool
+    checkpointing: bool | Offload
     length: int
     is_packed: bool = False
     median: int | None = None
@@ -107,7 +108,7 @@ class Setup:
             accumulation=training.effective_batch // recipe.least_micro_batch
             if is_auto
             else training.gradient_accumulation_steps,
-            checkpointing=training.gradient_checkpointing in (True, AUTO),
+            checkpointing=True if training.gradient_checkpointing == AUTO else training.gradient_checkpointing,
             length=length,
             is_packed=data.packing,
             median=median,

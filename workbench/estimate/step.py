@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.estimate.adapter.plan import AdapterDtypes
+from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import PackedStorage, Storage
 from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
+from workbench.recipe.sections.section import OFFLOAD
 
 Variant = Literal["workbench", "plain"]
 Checkpointing = Literal["none", "reentrant", "non-reentrant"]
@@ -33,6 +35,7 @@ class Step:
         autocast: the 16-bit type that autocast casts to; empty without autocast.
         keeps_outputs: the model's outputs, with the logits, live until those of the next step replace them, as in a
             loop written by hand; ``Trainer`` drops them before the backward pass.
+        offloads: checkpoints lie in host memory between the forward and the backward pass.
         is_masked: the batch is padded and has a mask, for which there is no flash attention.
     """
 
@@ -51,16 +54,23 @@ class Step:
     autocast: str = ""
     keeps_outputs: bool = False
     is_masked: bool = False
+    offloads: bool = False
 
     @property
     def tokens(self) -> int:
         return self.batch * self.length
 
 
+def activation_bytes(step: Step) -> int:
+    """Bytes of a number in the residual stream, which k-bit preparation turns into float32 with the embeddings."""
+    return BYTES_OF["float32" if step.storage.dtype == "float32" else step.compute]
+
+
 def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "workbench") -> Step:
     """The training step of ``setup`` on ``device`` (default: a GPU with bfloat16)."""
+    device = device or Device()
     asked = setup.compute_dtype
-    compute = (device or Device()).compute_dtype if asked == "auto" else asked
+    compute = device.compute_dtype if asked == "auto" else asked
     loaded = _loaded(setup, compute)
     is_quantised = loaded.method != "none"
     checkpointing: Checkpointing = "none"
@@ -92,6 +102,8 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         accumulates=setup.accumulation > 1,
         reads_texts=setup.adapter.head > 0,
         autocast=compute if is_cast else "",
+        # A CPU computes in the memory that they would be moved to.
+        offloads=setup.checkpointing == OFFLOAD and device.kind == "cuda",
     )
 
 

@@ -38,6 +38,7 @@ from workbench.export.script_text import (
     ABOUT_RECIPE,
     ABOUT_RUN,
     ALLOCATION,
+    ARGUMENTS,
     CALLBACK,
     COMPILED,
     EXPOSE_BIAS,
@@ -46,6 +47,7 @@ from workbench.export.script_text import (
     LOAD,
     LORAPLUS,
     LOSS,
+    OFFLOADING,
     PADDING_FREE,
     RESIZE,
     RESULT_OF_RECIPE,
@@ -61,7 +63,9 @@ from workbench.models.language_part import exclusion_pattern
 from workbench.models.tokenizers import load_tokenizer
 from workbench.models.trees import tree_in
 from workbench.progress import Progress
+from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD
 from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
@@ -72,6 +76,8 @@ _CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
 # Arguments of transformers that are written where they are not at their defaults.
 _RARELY_SET = ("lr_scheduler_kwargs", "adam_beta1", "adam_beta2", "adam_epsilon", "neftune_noise_alpha")
 _DEFAULTS = {name: Recipe().get(f"training.{name}") for name in _RARELY_SET}
+# TRL's configurations with its activation_offloading.
+_OFFLOADING = ("SFTConfig", "DPOConfig", "KTOConfig", "RewardConfig")
 _PINNED_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -163,10 +169,14 @@ def script_of(
         text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
         if recipe.objective.spec.has_head:
             text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
+        if _offloads(recipe, trl.config):
+            text = text.replace(ARGUMENTS, OFFLOADING)
         return _finished(text, recipe, before_training)
     text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
     if keeps_start(recipe.adapter):
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
+    if _offloads(recipe, "SFTConfig"):
+        text = text.replace(ARGUMENTS, OFFLOADING)
     # PEFT would save the whole resized embedding beside the rows that are trained.
     saved = 'model.save_pretrained(HERE / "adapter"'
     if rows:
@@ -210,6 +220,11 @@ def _of_start(job: Job) -> dict[str, object]:
     return {name: config[name] for name in ("target_modules", "rank_pattern", "alpha_pattern")}
 
 
+def _offloads(recipe: ResolvedRecipe, config: str) -> bool:
+    """Whether TRL is to keep what it recomputes from in host memory, as far as its configuration can say so."""
+    return recipe.training.gradient_checkpointing == OFFLOAD and config in _OFFLOADING
+
+
 def _token_rows(job: Job) -> dict[str, list[int]]:
     """The rows of embeddings that the run added and trained, by name of the layer."""
     if not job.recipe.model.resize_embeddings:
@@ -241,7 +256,6 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
         "lr_scheduler_type",
         "weight_decay",
         "max_grad_norm",
-        "gradient_checkpointing",
         "logging_steps",
         "seed",
     )
@@ -252,6 +266,7 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
         "optim": optimizer_here(training.optim)[0],
         "warmup_steps": training.warmup,
         **{name: value for name in _RARELY_SET if (value := getattr(training, name)) != _DEFAULTS[name]},
+        "gradient_checkpointing": bool(training.gradient_checkpointing),
         "gradient_checkpointing_kwargs": {"use_reentrant": recipe.quantization.method == "int8"},
         "data_seed": training.order_seed,
         "logging_nan_inf_filter": False,
@@ -353,6 +368,9 @@ def _add_notices(job: Job, data: EncodedData) -> None:
         job.notices.append(
             "The script pads its batches, so that dropout drops other numbers than in the run: losses differ by that."
         )
+    trl = trl_of(job.recipe)
+    if job.recipe.training.gradient_checkpointing == OFFLOAD and trl is not None and trl.config not in _OFFLOADING:
+        job.notices.append(f"The script keeps checkpoints on the GPU: {trl.config} has no activation_offloading.")
     if job.recipe.training.kernels == "hub":
         job.notices.append("The script does not use the hub kernels, so its losses match only up to rounding.")
 

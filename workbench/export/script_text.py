@@ -111,6 +111,9 @@ trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_i
 PADDING_FREE = """enable_padding_free(model.get_base_model())
 """
 
+ARGUMENTS = "        **TRAINING,\n"
+OFFLOADING = f"        activation_offloading=torch.cuda.is_available(),\n{ARGUMENTS}"
+
 LORAPLUS = """
 from peft.optimizers import create_loraplus_optimizer
 

@@ -18,6 +18,7 @@ class MemoryBudget:
         label: what kind of memory it is, in a word or two: ``VRAM``.
         place: where it is, for a sentence: ``GPU 0 (NVIDIA L4)``.
         largest_base: the largest base that each process holds whole; a larger one is sharded. None where none is.
+        host_bytes: host memory available to it beside a GPU's; None where it is unknown, and on a CPU.
         is_typed: a limit that the user typed, and not what is free.
     """
 
@@ -28,6 +29,7 @@ class MemoryBudget:
     place: str = "this machine"
     largest_base: int | None = None
     is_typed: bool = False
+    host_bytes: int | None = None
 
     def limited_to(self, limit: int) -> "MemoryBudget":
         """A budget of exactly ``limit`` bytes on the same device, whatever is free on this machine."""
@@ -45,7 +47,7 @@ class MemoryBudget:
         """This budget, or ``limit`` bytes where that is less."""
         if self.free_bytes is None or self.free_bytes <= limit:
             return self
-        return replace(self.limited_to(limit), largest_base=self.largest_base)
+        return replace(self.limited_to(limit), largest_base=self.largest_base, host_bytes=self.host_bytes)
 
 
 def gpu_budget(

@@ -8,6 +8,7 @@ from workbench.estimate.flops import training_flops
 from workbench.estimate.gpu_peak import gpu_peak
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD
 from workbench.runs.folder import RunFolder, all_runs, summarise
 from workbench.runs.summary import RunSummary
 from workbench.storage.paths import Home
@@ -94,7 +95,7 @@ def computed_speed(
     peak = gpu_peak(gpu_name, "bfloat16").flops
     if peak is None or not facts.records or not facts.total:
         return None
-    checkpointing = recipe.training.gradient_checkpointing is True
+    checkpointing = recipe.training.gradient_checkpointing in (True, OFFLOAD)
     flops = training_flops(skeleton, recipe.adapter, checkpointing)
     length = max(1, round(facts.total / facts.records))
     per_record = flops.hardware([length], round(facts.trained / facts.records))

@@ -44,7 +44,8 @@ def budget_of_run(
         status.device.kind == "cuda" if status is not None and status.device is not None else has_gpu_build
     )
     if on_gpus:
-        return _on_gpus(home, gpus, status, launch)
+        available = host.available_bytes // (launch.processes if launch else 1) if host is not None else None
+        return replace(_on_gpus(home, gpus, status, launch), host_bytes=available)
     return _on_host(host, status, launch, has_gpu=bool(gpus)) if host is not None else MemoryBudget()
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import MIN_LENGTH
-from workbench.recipe.sections.section import AUTO
+from workbench.recipe.sections.section import AUTO, Offload
 from workbench.recipe.sections.training import TrainingSection
 from workbench.recipe.text import parse_as
 
@@ -27,7 +27,7 @@ class ResolvedTraining(TrainingSection):
     """The training section with its ``auto`` values filled in."""
 
     per_device_train_batch_size: int = Field(default=4, ge=1, le=65536)
-    gradient_checkpointing: bool = Field(default=True)
+    gradient_checkpointing: bool | Offload = Field(default=True)
 
 
 class ResolvedRecipe(Recipe):

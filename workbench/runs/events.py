@@ -24,7 +24,8 @@ Number = float | str | None
 class PredictedPeak(TypedDict, total=False):
     """Predicted peak memory of the training in bytes; ``terms`` are its parts, ``method`` is trace or closed-form.
 
-    ``length`` is the record length in tokens that it was predicted for.
+    ``length`` is the record length in tokens that it was predicted for, ``host_bytes`` what checkpoints in host memory
+    take of it.
     """
 
     allocated_bytes: int
@@ -32,6 +33,7 @@ class PredictedPeak(TypedDict, total=False):
     terms: dict[str, int]
     method: str
     length: int
+    host_bytes: int
 
 
 class MeasuredPeak(TypedDict, total=False):

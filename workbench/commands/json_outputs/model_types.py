@@ -240,6 +240,7 @@ class EstimatedPeak(TypedDict):
         allocated_bytes: as ``torch.cuda.max_memory_allocated`` counts.
         reserved_bytes: as ``torch.cuda.max_memory_reserved`` counts.
         reserved_range: the least and the most of it as records vary in length; null where no steps were replayed.
+        host_bytes: pinned host memory for checkpoints (``training.gradient_checkpointing: offload``); else 0.
         terms: all but ``cuda_context`` add up to ``allocated_bytes``.
         method: ``trace`` or ``closed-form``.
     """
@@ -247,6 +248,7 @@ class EstimatedPeak(TypedDict):
     allocated_bytes: int
     reserved_bytes: int
     reserved_range: list[int] | None
+    host_bytes: int
     terms: dict[str, int]
     method: Literal["trace", "closed-form"]
 

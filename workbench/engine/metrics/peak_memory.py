@@ -48,6 +48,7 @@ def predicted_peak(
         terms=dict(priced.peak.terms),
         method=priced.peak.method,
         length=priced.setup.length,
+        host_bytes=priced.peak.host_bytes,
     )
 
 

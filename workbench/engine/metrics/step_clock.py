@@ -176,7 +176,7 @@ def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
         settings = AdapterSettings.of(recipe.trained_adapter, head_outputs(recipe))
-        flops = training_flops(skeleton, settings, recipe.training.gradient_checkpointing)
+        flops = training_flops(skeleton, settings, bool(recipe.training.gradient_checkpointing))
         return flops.with_passes(recipe.objective.extra_passes)
     except WorkbenchError:
         return None

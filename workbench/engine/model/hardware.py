@@ -48,6 +48,8 @@ def free_cached_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        # Pinned memory of checkpoints that lay on the host.
+        torch.accelerator.empty_host_cache()
     # glibc keeps freed memory in its arenas: after a few models that is an unused gigabyte.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -92,7 +92,7 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "S
         neftune_noise_alpha=training.neftune_noise_alpha or None,
         # TRL would add the router's balancing loss by default, to the loss curve too; the trainer adds it.
         router_aux_loss_coef=0.0,
-        gradient_checkpointing=training.gradient_checkpointing,
+        gradient_checkpointing=bool(training.gradient_checkpointing),
         # With int8, non-reentrant checkpointing keeps alive the activations that it should free.
         gradient_checkpointing_kwargs={"use_reentrant": recipe.quantization.method == "int8"},
         logging_steps=training.logging_steps,

@@ -11,7 +11,7 @@ from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_sharded
 from workbench.engine.steering.ranks import Ranks
 from workbench.errors import WorkbenchError
-from workbench.machine.host import HostSampler
+from workbench.machine.host import HostSampler, host_memory
 from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
 from workbench.recipe.resolved import DROPOUT, ResolvedRecipe, has_auto, resolved
 from workbench.recipe.schema import Recipe
@@ -52,7 +52,8 @@ def choose(
     recipe = edit(recipe, dropped)
     # The fullest GPU decides; on a CPU each process has measured its part of the host's memory.
     free = min(ranks.gather(_free_bytes(base, ranks.count)))
-    decision = ranks.broadcast(_choose_here(home, recipe, base, data, free) if ranks.is_first else None)
+    budget = MemoryBudget(device_of(base), free, host_bytes=host_memory()[1] // ranks.count)
+    decision = ranks.broadcast(_choose_here(home, recipe, base, data, budget) if ranks.is_first else None)
     assert decision is not None
     chosen, reasons = decision
     return Decision(resolved(recipe, chosen), {**dropped, **chosen}, (*((notice,) if notice else ()), *reasons))
@@ -71,9 +72,8 @@ def _dropout(recipe: Recipe, base: LoadedBase) -> tuple[dict[str, object], str]:
 
 
 def _choose_here(
-    home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, free: int
+    home: Home, recipe: Recipe, base: LoadedBase, data: DataFacts, budget: MemoryBudget
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    budget = MemoryBudget(device_of(base), free)
     try:
         choice = _choice(home, recipe, base, data, budget)
     except WorkbenchError:  # PEFT will refuse the adapter too when it is attached, with the reason

@@ -28,6 +28,7 @@ from workbench.estimate.trace.recorder import StorageRecorder
 from workbench.estimate.trace.replay import Resting, replayed
 from workbench.estimate.trace.tape import CARRIED, TILE_TOKENS, TILE_WIDTH, Tape
 from workbench.estimate.trace.timeline import Point, Timeline, TimelineData, TraceFailure
+from workbench.layers.host_checkpoints import HostCheckpoints
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
@@ -105,7 +106,8 @@ def _recorded(
                 recorder.label = BACKWARD
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
-            recorder.held = _micro_batch(model, step, probe, recorder, autocast)
+            with HostCheckpoints(model).active() if step.offloads else nullcontext():
+                recorder.held = _micro_batch(model, step, probe, recorder, autocast)
             recorder.label = OPTIMIZER
             if step.optimizer == "adamw_torch":
                 # The unfused optimizer works through lists and keeps two temporary copies of them.

@@ -155,7 +155,9 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
         "ranks": adapter.rank_pattern,
     }
     # What only some steps have is no part of the key of the others, which are those of the shipped timelines.
-    parts |= {name: value for name in ("autocast", "keeps_outputs", "is_masked") if (value := getattr(step, name))}
+    parts |= {
+        name: value for name in ("autocast", "keeps_outputs", "is_masked", "offloads") if (value := getattr(step, name))
+    }
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.
         parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}

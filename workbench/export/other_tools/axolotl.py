@@ -15,6 +15,7 @@ from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.trackers import PROJECT
+from workbench.recipe.sections.section import OFFLOAD
 
 FILE = "axolotl.yaml"
 
@@ -151,7 +152,8 @@ def to_axolotl(
         "train_on_inputs": not recipe.data.completion_only,
         # Its default leaves out longer records.
         "excess_length_strategy": "truncate",
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing": bool(training.gradient_checkpointing),
+        **({"activation_offloading": True} if training.gradient_checkpointing == OFFLOAD else {}),
         "datasets": [_dataset(file) for file in files if not file.held_out],
         "val_set_size": 0,
         "output_dir": "./output",

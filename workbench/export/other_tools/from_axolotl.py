@@ -12,6 +12,7 @@ from workbench.export.other_tools.imported_settings import ImportedSettings
 from workbench.export.other_tools.keys import resolve_path
 from workbench.objectives.table import choices_of
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD
 
 _TAKEN_APART = ("optimizer", "lr_scheduler", "lr_scheduler_kwargs", "warmup_ratio", "warmup_steps", "eval_steps",
                 "neftune_noise_alpha")  # fmt: skip
@@ -143,10 +144,15 @@ def _take_training(imported: ImportedSettings) -> None:
         recipe.setdefault("training.gradient_accumulation_steps", max(1, total // micro))
     checkpointing, offloads = imported.take("gradient_checkpointing"), imported.take("activation_offloading")
     if checkpointing is not None or offloads:
-        recipe["training.gradient_checkpointing"] = bool(checkpointing or offloads)
-    if offloads or isinstance(checkpointing, str):
-        key = "activation_offloading" if offloads else "gradient_checkpointing"
-        imported.lack(key, offloads or checkpointing, "activations are recomputed, and kept on the GPU")
+        goes_to_host = bool(offloads) or str(checkpointing).startswith((OFFLOAD, "unsloth"))
+        recipe["training.gradient_checkpointing"] = OFFLOAD if goes_to_host else bool(checkpointing)
+    if offloads and not checkpointing:
+        imported.lack("activation_offloading", offloads, "activations are recomputed, from checkpoints in host memory")
+    elif isinstance(offloads, str) and offloads != "legacy":
+        imported.lack("activation_offloading", offloads, "checkpoints are kept in host memory")
+    if isinstance(checkpointing, str) and checkpointing not in (OFFLOAD, "unsloth"):
+        ours = recipe["training.gradient_checkpointing"]
+        imported.lack("gradient_checkpointing", checkpointing, f"the recipe has {str(ours).lower()}")
 
 
 def _take_targets(imported: ImportedSettings) -> None:

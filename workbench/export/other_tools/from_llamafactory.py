@@ -14,6 +14,7 @@ from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.llamafactory import OFT, SAME, SAME_OF, TEMPLATES
 from workbench.objectives.table import choices_of
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD
 
 _TAKEN_APART = ("optim", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_ratio", "warmup_steps", "eval_steps",
                 "neftune_noise_alpha")  # fmt: skip
@@ -109,6 +110,8 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
     if imported.take("mask_history"):
         recipe["data.responses"] = "last"
     recipe["training.gradient_checkpointing"] = not imported.take("disable_gradient_checkpointing", False)
+    if imported.take("use_unsloth_gc") and recipe["training.gradient_checkpointing"]:
+        recipe["training.gradient_checkpointing"] = OFFLOAD
     if imported.take("enable_liger_kernel"):
         recipe["training.kernels"] = "liger"
     _take_datasets(imported, folder)

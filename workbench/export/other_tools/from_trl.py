@@ -9,6 +9,7 @@ from workbench.export.other_tools.imported_settings import ImportedSettings
 from workbench.export.other_tools.keys import OF_TRANSFORMERS, resolve_path
 from workbench.objectives.table import OBJECTIVES
 from workbench.recipe.schema import Recipe
+from workbench.recipe.sections.section import OFFLOAD
 
 SAME = {
     "model_revision": "model.revision",
@@ -91,7 +92,9 @@ def from_trl(values: dict[str, object], folder: Path, origin: str, kind: str = "
     if imported.take("use_liger_kernel"):
         recipe["training.kernels"] = "liger"
     if imported.take("activation_offloading"):
-        imported.lack("activation_offloading", True, "activations are recomputed, and kept on the GPU")
+        if recipe.get("training.gradient_checkpointing") is False:
+            imported.lack("activation_offloading", True, "activations are recomputed, from checkpoints in host memory")
+        recipe["training.gradient_checkpointing"] = OFFLOAD
     rate = _PREFERENCE_RATES.get(str(recipe.get("objective.kind")), _DEFAULTS["training.learning_rate"])
     imported.default({**_DEFAULTS, "training.learning_rate": rate})
     imported.ignore(_IGNORED)

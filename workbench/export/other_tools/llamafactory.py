@@ -17,6 +17,7 @@ from workbench.export.other_tools.keys import (
 from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job
 from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.sections.section import OFFLOAD
 
 FILE = "llamafactory.yaml"
 
@@ -150,6 +151,8 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
     compute = recipe.quantization.compute_dtype
     values |= {
         "disable_gradient_checkpointing": not training.gradient_checkpointing,
+        # Its checkpointing with the layers' inputs in host memory, for which it does not need Unsloth.
+        **({"use_unsloth_gc": True} if training.gradient_checkpointing == OFFLOAD else {}),
         "bf16": compute in ("auto", "bfloat16"),
         "fp16": compute == "float16",
         "dataset_dir": ".",

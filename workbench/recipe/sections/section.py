@@ -10,6 +10,10 @@ AUTO: Auto = "auto"
 """The machine chooses the value, see :mod:`workbench.estimate.fastest`. :mod:`workbench.recipe.resolved` has recipes in
 which that is done."""
 
+Offload = Literal["offload"]
+OFFLOAD: Offload = "offload"
+"""Activations are recomputed from checkpoints that lie in host memory until the backward pass."""
+
 T = TypeVar("T")
 
 

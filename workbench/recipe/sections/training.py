@@ -4,11 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from workbench.recipe.sections.section import AUTO, Auto, Section, setting
+from workbench.recipe.sections.section import AUTO, OFFLOAD, Auto, Offload, Section, setting
 from workbench.recipe.trackers import Reporter
 
 MAX_MICRO_BATCHES = 65536
 """The largest value of ``training.gradient_accumulation_steps`` and ``training.effective_batch_size``."""
+
+CHECKPOINTING_TEXTS = {True: "checkpointing on", False: "checkpointing off", OFFLOAD: "checkpoints in host memory"}
+"""What is shown for the values of ``training.gradient_checkpointing``, except for ``auto``."""
 
 
 class TrainingSection(Section):
@@ -95,10 +98,11 @@ class TrainingSection(Section):
         ge=0, lt=1,
     )  # fmt: skip
     adam_epsilon: float = setting(1e-8, "Added to the denominator of AdamW, against division by zero.", ge=0, le=1)
-    gradient_checkpointing: bool | Auto = setting(
+    gradient_checkpointing: bool | Auto | Offload = setting(
         AUTO,
-        "Recompute activations in the backward pass: far less memory for about a quarter more time. "
-        "auto: off if the step fits without it.",
+        "Recompute activations in the backward pass: far less memory for about a quarter more time. offload: also keep "
+        "the layers' inputs, from which they are recomputed, in host memory; on a CPU this saves nothing. auto: off if "
+        "the step fits without it, offload only if it fits no other way.",
     )
     torch_compile: bool = setting(
         False,

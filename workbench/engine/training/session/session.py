@@ -17,6 +17,7 @@ from workbench.engine.storage.room import check_room_for_checkpoints
 from workbench.engine.training.session.best import BestSoFar
 from workbench.engine.training.session.context import Context
 from workbench.engine.training.session.held_out import HeldOut
+from workbench.engine.training.session.host_memory import keep_checkpoints_on_host
 from workbench.engine.training.session.journal_callback import JournalCallback
 from workbench.engine.training.session.loss_choice import add_router_loss, choose_loss_path, use_loss_path
 from workbench.engine.training.session.make_trainer import make_trainer
@@ -79,6 +80,14 @@ class Session:
         use_loss_path(context, base, self.trainer, self._loss_check)
         add_router_loss(context, base, data, self.trainer, self._loss_check.path)
         self._kernels = self._apply_fused_kernels()
+        self._predicted = (
+            predicted_peak(context.home, context.recipe, base, data.facts, self.trainer.fullest_micro_batch())
+            if context.ranks.is_first
+            else None
+        )
+        host_bytes = (self._predicted or {}).get("host_bytes", 0)
+        notice = keep_checkpoints_on_host(context, base, self.trainer, context.ranks.broadcast(host_bytes) or 0)
+        self._reasons = [*choice.reasons, *([notice] if notice else [])]
         self._trackers = guard_trackers(self.trainer, context.run, context.warnings.warn)
         self._held_out = HeldOut(
             context,
@@ -123,7 +132,7 @@ class Session:
         """Write into the journal how the run will train."""
         if not self._context.ranks.is_first:
             return
-        base, recipe = self._base, self._context.recipe
+        base = self._base
         self._context.journal.write(
             Phase(
                 phase="preparing",
@@ -138,10 +147,8 @@ class Session:
                 kernels=self._kernels or None,
                 trainable_parameters=sum(p.numel() for p in base.active.parameters() if p.requires_grad),
                 chosen=dict(self._choice.chosen),
-                reasons=list(self._choice.reasons),
-                predicted=predicted_peak(
-                    self._context.home, recipe, base, self._data.facts, self.trainer.fullest_micro_batch()
-                ),
+                reasons=self._reasons,
+                predicted=self._predicted,
                 conditions=self._conditions,
                 peak_flops=self._clock.peak.flops,
                 no_peak=self._clock.peak.why,
@@ -185,7 +192,7 @@ class Session:
         seconds, problem = compile_layers(self.trainer, context.ranks, context.home.cache / "compiled" / "code")
         if problem:
             self._context.warnings.warn(f"Not compiled: {problem}.", kind="torch_compile")
-        reasons = [*self._choice.reasons, *([] if problem else [f"Layers compiled in {seconds:.0f} s."])]
+        reasons = [*self._reasons, *([] if problem else [f"Layers compiled in {seconds:.0f} s."])]
         context.journal.write(
             Phase(
                 phase="preparing",

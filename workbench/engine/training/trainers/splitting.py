@@ -22,6 +22,7 @@ from workbench.errors import WorkbenchError
 if TYPE_CHECKING:
     from workbench.engine.batches.parts import Batch
     from workbench.engine.kernels.compiled_layers import CompiledLayers
+    from workbench.layers.host_checkpoints import HostCheckpoints
 
 
 class SplittingTrainer(ResumableTrainer):
@@ -41,6 +42,7 @@ class SplittingTrainer(ResumableTrainer):
         self._warnings = warnings
         self._out_of_memory_error = out_of_memory_error
         self.compiled: CompiledLayers | None = None
+        self.host_checkpoints: HostCheckpoints | None = None
         # Number of parts that each micro-batch is split into; doubled when memory runs out.
         self.parts = 1
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
@@ -115,7 +117,9 @@ class SplittingTrainer(ResumableTrainer):
         self.current_gradient_accumulation_steps = steps * len(parts)
         try:
             with self._computing():
-                return sum(super(SplittingTrainer, self).training_step(model, part, items) for part in parts)
+                loss = sum(super(SplittingTrainer, self).training_step(model, part, items) for part in parts)
+            self._check_host_checkpoints()
+            return loss
         finally:
             self.current_gradient_accumulation_steps = steps
 
@@ -127,12 +131,23 @@ class SplittingTrainer(ResumableTrainer):
         return split
 
     def _computing(self) -> AbstractContextManager[object]:
-        """The context in which steps are computed; compiled layers are active in it, if there are any."""
+        """The context in which steps are computed; compiled layers and checkpoints on the host are active in it."""
         stack = ExitStack()
         stack.enter_context(tensor_float())
         if self.compiled is not None:
             stack.enter_context(self.compiled.active())
+        if self.host_checkpoints is not None:
+            stack.enter_context(self.host_checkpoints.active())
         return stack
+
+    def _check_host_checkpoints(self) -> None:
+        """Warn once if no checkpoint was sent to the host."""
+        if self.host_checkpoints is not None and not self.host_checkpoints.is_used:
+            self.host_checkpoints = None
+            self._warnings.warn(
+                "Checkpoints stay on the GPU: this architecture makes them in a way of its own.",
+                kind="host_checkpoints",
+            )
 
     def dry_step(self, indices: Sequence[int]) -> None:
         """Compute one micro-batch of these records and drop its gradient; leaves the random states unchanged.
