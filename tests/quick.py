@@ -37,6 +37,7 @@ QUICK = frozenset(
         "export/test_gguf.py::test_others_are_refused_by_name_with_the_way_out",
         "export/test_recipes.py::test_a_recipe_comes_back_as_it_went",
         "export/test_recipes.py::test_others_are_refused_in_a_sentence",
+        "layers/test_host_checkpoints.py::test_losses_and_gradients_are_equal_to_the_bit",
         "models/test_skeleton.py",
         "runs/test_comparison.py",
         "runs/test_folder.py",

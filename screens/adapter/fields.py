@@ -84,8 +84,9 @@ def form() -> tuple[SettingGroup, ...]:
                 choice_setting(
                     "training.gradient_checkpointing",
                     "checkpointing",
-                    {AUTO: "auto", True: "on", OFFLOAD: "offload", False: "off"},
+                    {AUTO: "auto", True: "on", False: "off", OFFLOAD: "offload"},
                 ),
+                switch_setting("training.tiled_mlp", "MLP in pieces"),
                 switch_setting("training.torch_compile", "torch_compile"),
                 kernels_setting(),
                 choice_setting("training.optim", "optimizer", shape="cycle"),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.runs_of_tiny import adapter_digest, begin, curve, ended, events_of, out_of_memory_once
 from tests.tiny_pairs import write_pairs
-from workbench.engine.training.session import host_memory
+from workbench.engine.training.session import layer_memory
 from workbench.errors import WorkbenchError
 from workbench.layers import host_checkpoints
 from workbench.recipe.text import edit
@@ -30,7 +30,9 @@ def test_adapters_are_those_of_runs_that_keep_them_on_the_device(home, recipe, t
     ended(thread)
     assert curve(run) == curve(plain)
     assert adapter_digest(run) == adapter_digest(plain)
-    assert "Checkpoints are copied within host memory" in str(events_of(run, "phase")[-1]["reasons"])
+    assert "Checkpoints are copied within host memory" in str(
+        [event.get("reasons") for event in events_of(run, "phase")]
+    )
     assert not [event for event in events_of(run, "warning") if event["kind"] == "host_checkpoints"]
     if not changes:
         digests = set()
@@ -49,9 +51,9 @@ def test_a_host_that_has_too_little_refuses_the_run(monkeypatch):
     training = SimpleNamespace(gradient_checkpointing="offload")
     context = SimpleNamespace(recipe=SimpleNamespace(training=training), ranks=SimpleNamespace(count=2))
     base = SimpleNamespace(model=object(), device=SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(host_memory, "host_memory", lambda: (64 << 30, 30 << 30))
+    monkeypatch.setattr(layer_memory, "host_memory", lambda: (64 << 30, 30 << 30))
     monkeypatch.setattr(host_checkpoints, "link_speed", lambda device: 12.3e9)
     with pytest.raises(WorkbenchError, match=r"need 16.0 GiB of it; 15.0 GiB are available"):
-        host_memory.keep_checkpoints_on_host(context, base, trainer, 16 << 30)
-    notice = host_memory.keep_checkpoints_on_host(context, base, trainer, 14 << 30)
+        layer_memory.keep_checkpoints_on_host(context, base, trainer, 16 << 30)
+    notice = layer_memory.keep_checkpoints_on_host(context, base, trainer, 14 << 30)
     assert notice == "Checkpoints lie in host memory (14.0 GiB reserved), over a link of 12.3 GB/s as measured."

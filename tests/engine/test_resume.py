@@ -63,7 +63,7 @@ KNOBS = {
     [
         ("adamw_torch_fused", {}, (4, 7, 13)),
         ("adamw_8bit", {}, (7,)),
-        ("paged_adamw_32bit", {"training.gradient_checkpointing": "offload"}, (7,)),
+        ("paged_adamw_32bit", {"training.gradient_checkpointing": "offload", "training.tiled_mlp": True}, (7,)),
         ("adafactor", {}, (7,)),
         ("ademamix_8bit", KNOBS, (7,)),
     ],

@@ -91,12 +91,12 @@ def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int
     sizes = Probe(step.batch, step.length, recipe.adapter.r)
     host = HostCheckpoints(model)
     if step.offloads:
-        with cuda_like(), host.active():
+        with cuda_like(), run.layers_as_computed(model, step, nullcontext(), host):
             run._micro_batch(model, step, sizes, run.StepRecorder("cpu"), nullcontext(), device="cpu")
         model.zero_grad()
         # A step finds them there.
         recorder.ignore(host.buffers)
-    with asked_for_autocast(step), cuda_like(), recorder, host.active() if step.offloads else nullcontext():
+    with asked_for_autocast(step), cuda_like(), recorder, run.layers_as_computed(model, step, nullcontext(), host):
         for _ in range(2 if step.accumulates else 1):
             autocast = torch.autocast("cpu", getattr(torch, step.autocast)) if step.autocast else nullcontext()
             recorder.held = run._micro_batch(model, step, sizes, recorder, autocast, device="cpu")
@@ -140,6 +140,7 @@ def _attached_for_real(model: Any, config: Any, **_: Any) -> Any:
         {},
         {"training.gradient_checkpointing": False},
         {"training.gradient_checkpointing": "offload"},
+        {"training.gradient_checkpointing": "offload", "training.tiled_mlp": True, "adapter.lora_dropout": 0.0},
         {"adapter.lora_dropout": 0.0, "adapter.target_modules": ["q_proj", "v_proj"]},
         {"training.gradient_accumulation_steps": 1},
         {"adapter.use_dora": True, "adapter.lora_dropout": 0.0},
@@ -424,6 +425,7 @@ def test_keys_differ_where_the_step_does() -> None:
         {"quantization.method": "nf4"},
         {"training.gradient_checkpointing": False},
         {"training.gradient_checkpointing": "offload"},
+        {"training.tiled_mlp": True},
         {"training.gradient_accumulation_steps": 1},
         {"adapter.target_modules": ["q_proj"]},
         {"quantization.compute_dtype": "float32"},

@@ -32,12 +32,19 @@ def checkpointed(request: pytest.FixtureRequest, model: LlamaForCausalLM) -> Ite
     if request.param == "by name":
         # As models call their layers that name every argument.
         for layer in model.model.layers:
-            named = lambda module, args, kwargs: ((), {"hidden_states": args[0], **kwargs})
             handles.append(layer.register_forward_pre_hook(named, with_kwargs=True))
     yield model
     for handle in handles:
         handle.remove()
     model.activation_checkpointing_disable()
+
+
+def named(_: object, args: tuple[torch.Tensor], kwargs: dict[str, object]) -> tuple[tuple[()], dict[str, object]]:
+    return (), {"hidden_states": args[0], **kwargs}
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("out of memory")
 
 
 def step(model: LlamaForCausalLM, length: int) -> tuple[float, list[torch.Tensor]]:
@@ -70,12 +77,10 @@ def test_losses_and_gradients_are_equal_to_the_bit(checkpointed: LlamaForCausalL
 def test_a_step_that_fails_leaves_nothing_behind(checkpointed: LlamaForCausalLM) -> None:
     host, last = HostCheckpoints(checkpointed), checkpointed.model.layers[-1]
     expected = step(checkpointed, 12)
+    handle = last.mlp.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"), host.active():
-        handle = last.mlp.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-        try:
-            step(checkpointed, 12)
-        finally:
-            handle.remove()
+        step(checkpointed, 12)
+    handle.remove()
     assert len(host.buffers) <= LAYERS
     with host.active():
         again = step(checkpointed, 12)

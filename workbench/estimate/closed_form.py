@@ -20,6 +20,9 @@ from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Moment, Peak
 from workbench.estimate.step import Step, activation_bytes
 from workbench.machine.device import CUDA_CONTEXT_BYTES
 
+PIECES = 8
+"""Pieces of a sequence in ``layers/tiled_mlp.py``, which imports torch."""
+
 # TRL 1.16 computes the loss in tiles of this many tokens and vocabulary entries (``trl.kernels.chunked_logprob``).
 LOSS_TILE_TOKENS = 4096
 LOSS_TILE_WIDTH = 32768
@@ -111,6 +114,12 @@ def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step
     kept = 2 * 4 * shape.hidden + 8
     widest = 0
     for block in blocks:
+        if step.tiles and is_tiled(block):
+            # A piece at a time, from the normalized states; its output and gradient are there as a whole.
+            kept += width * shape.hidden
+            per_piece = _kept_per_token(block, ranks, width, copies, step)
+            widest = max(widest, (per_piece + 3 * width * (block.back[1] if block.back else 0)) // PIECES)
+            continue
         kept += block.per_token * _kept_per_token(block, ranks, width, copies, step)
         inner = block.back[1] if block.back else 0
         widest = max(widest, block.per_token * (3 if block.is_gated else 2) * width * inner)
@@ -128,6 +137,11 @@ def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step
         # Each weight has a ΔW of its own, in float32 as the method's parameters, kept for the backward pass.
         merged += sum(4 * _adapted_weights(block, ranks) for block in blocks)
     return _Layer(kept * step.tokens + merged + _KEPT_PER_SCORE * scores, passing + _PASSING_PER_SCORE * scores)
+
+
+def is_tiled(block: Block) -> bool:
+    """Whether a block is an MLP that can be computed in pieces."""
+    return bool(block.back) and not block.experts and block.per_token == 1 and "attn" not in block.path
 
 
 def _kept_per_token(block: Block, ranks: dict[str, int], width: int, copies: int, step: Step) -> int:

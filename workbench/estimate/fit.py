@@ -152,6 +152,11 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
     if setup.checkpointing != OFFLOAD:
         changes = {"training.gradient_checkpointing": OFFLOAD}
         yield "checkpoints in host memory", changes, _HOST if setup.checkpointing else _QUARTER
+    if not setup.tiles_mlp:
+        yield "MLPs in pieces", {"training.tiled_mlp": True}, _TIME
+        if setup.checkpointing != OFFLOAD:
+            changes = {"training.gradient_checkpointing": OFFLOAD, "training.tiled_mlp": True}
+            yield "checkpoints in host memory, MLPs in pieces", changes, _HOST if setup.checkpointing else _QUARTER
     if setup.optimizer in ("adamw_torch", "adamw_torch_fused"):
         yield "8-bit AdamW", {"training.optim": "adamw_8bit"}, _NOTHING
         yield "paged 8-bit AdamW", {"training.optim": "paged_adamw_8bit"}, _NOTHING

@@ -33,6 +33,7 @@ _FIELDS = {
     "training.optim": "optimizer",
     "data.max_length": "length",
     CHECKPOINTING: "checkpointing",
+    "training.tiled_mlp": "tiles_mlp",
     MICRO_BATCH: "micro_batch",
     ACCUMULATION: "accumulation",
 }
@@ -55,6 +56,7 @@ class Setup:
         stored: how the model's files quantize the base, which no recipe changes; None if they do not.
         texts: texts per record: 2 where a record is a pair of responses.
         least_micro_batch: the smallest micro-batch that the objective can use.
+        tiles_mlp: MLPs are computed in pieces of the sequence.
         keeps_start: a copy of the adapter that the run starts from is kept on the device, as the reference.
     """
 
@@ -74,6 +76,7 @@ class Setup:
     texts: int = 1
     least_micro_batch: int = 1
     keeps_start: bool = False
+    tiles_mlp: bool = False
 
     @classmethod
     def of(
@@ -116,6 +119,7 @@ class Setup:
             stored=stored,
             texts=recipe.objective.spec.texts_per_record,
             least_micro_batch=recipe.objective.least_micro_batch,
+            tiles_mlp=training.tiled_mlp,
             keeps_start=recipe.objective.spec.has_reference and recipe.adapter.continue_from is not None,
         )
 

@@ -36,6 +36,7 @@ class Step:
         keeps_outputs: the model's outputs, with the logits, live until those of the next step replace them, as in a
             loop written by hand; ``Trainer`` drops them before the backward pass.
         offloads: checkpoints lie in host memory between the forward and the backward pass.
+        tiles: MLPs are computed in pieces of the sequence.
         is_masked: the batch is padded and has a mask, for which there is no flash attention.
     """
 
@@ -55,6 +56,7 @@ class Step:
     keeps_outputs: bool = False
     is_masked: bool = False
     offloads: bool = False
+    tiles: bool = False
 
     @property
     def tokens(self) -> int:
@@ -103,6 +105,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         reads_texts=setup.adapter.head > 0,
         autocast=compute if is_cast else "",
         # A CPU computes in the memory that they would be moved to.
+        tiles=setup.tiles_mlp,
         offloads=setup.checkpointing == OFFLOAD and device.kind == "cuda",
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import workbench.engine.kernels
+import workbench.layers
 from workbench.adapters.registry import method_of, peft_arguments
 from workbench.adapters.settings import AdapterSettings
 from workbench.adapters.starts import keeps_start, start_of
@@ -55,6 +56,7 @@ from workbench.export.script_text import (
     START,
     SUBTRACT,
     SUPERVISED_IMPORT,
+    TILED,
     TRAIN,
 )
 from workbench.export.work import Job
@@ -145,6 +147,7 @@ def script_of(
         "padding_free": padding_free,
         "liger": liger,
         "compiled_layers": training.torch_compile,
+        "tiled_mlp": training.tiled_mlp,
     }
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
@@ -160,6 +163,7 @@ def script_of(
         padding_free=PADDING_FREE if padding_free else "",
         liger=LIGER if liger else "",
         compiled=compiled,
+        tiled=TILED if training.tiled_mlp else "",
     )
     before_training = LORAPLUS.format(ratio=training.loraplus_lr_ratio) if training.loraplus_lr_ratio else ""
     if method.allocates_ranks:
@@ -241,7 +245,8 @@ def _excluded(job: Job) -> str:
 
 def _module_text(name: str) -> str:
     """The source of a kernel module, which imports nothing from this project, as a cell of the script."""
-    text = (Path(workbench.engine.kernels.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+    folder = workbench.layers if name == "tiled_mlp" else workbench.engine.kernels
+    text = (Path(folder.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
     _, about, code = text.split('"""', 2)
     return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 
@@ -371,6 +376,8 @@ def _add_notices(job: Job, data: EncodedData) -> None:
     trl = trl_of(job.recipe)
     if job.recipe.training.gradient_checkpointing == OFFLOAD and trl is not None and trl.config not in _OFFLOADING:
         job.notices.append(f"The script keeps checkpoints on the GPU: {trl.config} has no activation_offloading.")
+    if job.recipe.training.tiled_mlp and trl is not None:
+        job.notices.append("The script computes MLPs whole: it needs more memory, and losses differ by rounding.")
     if job.recipe.training.kernels == "hub":
         job.notices.append("The script does not use the hub kernels, so its losses match only up to rounding.")
 

@@ -140,6 +140,18 @@ def compiled_step(*arguments, **options):
 trainer.training_step = compiled_step
 """
 
+TILED = """tiled = TiledMlps(model)
+whole_step = trainer.training_step
+
+
+def tiled_step(*arguments, **options):
+    with tiled.active():
+        return whole_step(*arguments, **options)
+
+
+trainer.training_step = tiled_step
+"""
+
 LIGER = """if torch.cuda.is_available():
     apply_kernels(liger_operations(), model.get_base_model())
 """
@@ -160,7 +172,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     callbacks=[AsTheRun()],
 )
-{loss}{padding_free}{liger}{compiled}
+{loss}{padding_free}{liger}{compiled}{tiled}
 # For a quantized base, TRL sets the adapter to bfloat16 regardless of the compute dtype.
 cast_adapter(model)
 trainer.train()

@@ -32,8 +32,13 @@ class MemoryBudget:
     host_bytes: int | None = None
 
     def limited_to(self, limit: int) -> "MemoryBudget":
-        """A budget of exactly ``limit`` bytes on the same device, whatever is free on this machine."""
-        return MemoryBudget(self.device, limit, limit, "your memory limit", is_typed=True)
+        """A budget of exactly ``limit`` bytes on the same device, whatever is free on this machine.
+
+        More than is free here is another machine's memory, whose host is unknown.
+        """
+        is_here = self.free_bytes is not None and limit <= self.free_bytes
+        host_bytes = self.host_bytes if is_here else None
+        return MemoryBudget(self.device, limit, limit, "your memory limit", is_typed=True, host_bytes=host_bytes)
 
     @property
     def free_text(self) -> str:
@@ -47,7 +52,7 @@ class MemoryBudget:
         """This budget, or ``limit`` bytes where that is less."""
         if self.free_bytes is None or self.free_bytes <= limit:
             return self
-        return replace(self.limited_to(limit), largest_base=self.largest_base, host_bytes=self.host_bytes)
+        return replace(self.limited_to(limit), largest_base=self.largest_base)
 
 
 def gpu_budget(

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from workbench.estimate.trace.replay import Resting, replayed
 from workbench.estimate.trace.tape import CARRIED, TILE_TOKENS, TILE_WIDTH, Tape
 from workbench.estimate.trace.timeline import Point, Timeline, TimelineData, TraceFailure
 from workbench.layers.host_checkpoints import HostCheckpoints
+from workbench.layers.tiled_mlp import PIECES, TiledMlps
 from workbench.models.skeleton import Skeleton
 from workbench.recipe.schema import Recipe
 
@@ -65,7 +66,7 @@ def trace_step(skeleton: Skeleton, recipe: Recipe, step: Step) -> Timeline:
     Raises:
         Exception: anything, from an architecture that cannot run without data.
     """
-    extents = extents_of(skeleton.config)
+    extents = extents_of(skeleton.config) + ((Extent(0, PIECES, 0),) if step.tiles else ())
     probe = Probe.for_extents(_extents(skeleton), extents)
     model = training_model(skeleton, recipe, step, probe.rank)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -106,7 +107,7 @@ def _recorded(
                 recorder.label = BACKWARD
                 for parameter in trained:
                     parameter.grad = torch.empty_like(parameter)
-            with HostCheckpoints(model).active() if step.offloads else nullcontext():
+            with layers_as_computed(model, step, autocast):
                 recorder.held = _micro_batch(model, step, probe, recorder, autocast)
             recorder.label = OPTIMIZER
             if step.optimizer == "adamw_torch":
@@ -117,6 +118,18 @@ def _recorded(
     finally:
         gc.enable()
     return recorder
+
+
+def layers_as_computed(
+    model: torch.nn.Module, step: Step, autocast: AbstractContextManager[object], host: HostCheckpoints | None = None
+) -> ExitStack:
+    """The context in which layers compute a step as a run does: in pieces, and from checkpoints on the host."""
+    stack = ExitStack()
+    if step.offloads:
+        stack.enter_context((host or HostCheckpoints(model)).active())
+    if step.tiles:
+        stack.enter_context(TiledMlps(model, lambda: autocast).active())
+    return stack
 
 
 def _check(events: list["_Event"], second: list[tuple[int, int, str]], probe: Probe) -> None:

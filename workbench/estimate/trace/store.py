@@ -156,7 +156,9 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     }
     # What only some steps have is no part of the key of the others, which are those of the shipped timelines.
     parts |= {
-        name: value for name in ("autocast", "keeps_outputs", "is_masked", "offloads") if (value := getattr(step, name))
+        name: value
+        for name in ("autocast", "keeps_outputs", "is_masked", "offloads", "tiles")
+        if (value := getattr(step, name))
     }
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.

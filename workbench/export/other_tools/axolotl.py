@@ -14,8 +14,8 @@ from workbench.export.other_tools.keys import (
 from workbench.export.other_tools.objectives import named_there
 from workbench.export.work import Job, chat_template
 from workbench.recipe.resolved import ResolvedRecipe
-from workbench.recipe.trackers import PROJECT
 from workbench.recipe.sections.section import OFFLOAD
+from workbench.recipe.trackers import PROJECT
 
 FILE = "axolotl.yaml"
 
@@ -42,6 +42,7 @@ SAME = {
     "warmup_ratio": "training.warmup_ratio",
     "warmup_steps": "training.warmup_steps",
     "lr_scheduler_kwargs": "training.lr_scheduler_kwargs",
+    "tiled_mlp": "training.tiled_mlp",
     "neftune_noise_alpha": "training.neftune_noise_alpha",
     "loraplus_lr_ratio": "training.loraplus_lr_ratio",
     "optimizer": "training.optim",
@@ -77,7 +78,10 @@ _COMPOSED = (
     "output.dir",
 )
 # Settings that are written where they are not at their defaults.
-_RARE = ("peft_", "lora_rank_", "lora_alpha_p", "adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs")
+_RARE = (
+    "peft_", "lora_rank_", "lora_alpha_p", "adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs",
+    "tiled_mlp",
+)  # fmt: skip
 # Its ORPO reads both sides as whole conversations, its reward models single prompts as text.
 LAYOUTS: Mapping[str, Layout] = {"orpo": "whole", "reward": "flat"}
 LIGER = "axolotl.integrations.liger.LigerPlugin"

@@ -104,6 +104,11 @@ class TrainingSection(Section):
         "the layers' inputs, from which they are recomputed, in host memory; on a CPU this saves nothing. auto: off if "
         "the step fits without it, offload only if it fits no other way.",
     )
+    tiled_mlp: bool = setting(
+        False,
+        "Compute the MLP of each layer in 8 pieces of the sequence: less memory for long records, and little more time "
+        "where activations are recomputed. Losses differ by rounding; with dropout, other numbers are dropped.",
+    )
     torch_compile: bool = setting(
         False,
         "Compile the layers before the first step. Takes half a minute to several minutes; pays "

@@ -17,8 +17,8 @@ from workbench.engine.storage.room import check_room_for_checkpoints
 from workbench.engine.training.session.best import BestSoFar
 from workbench.engine.training.session.context import Context
 from workbench.engine.training.session.held_out import HeldOut
-from workbench.engine.training.session.host_memory import keep_checkpoints_on_host
 from workbench.engine.training.session.journal_callback import JournalCallback
+from workbench.engine.training.session.layer_memory import compute_mlps_in_pieces, keep_checkpoints_on_host
 from workbench.engine.training.session.loss_choice import add_router_loss, choose_loss_path, use_loss_path
 from workbench.engine.training.session.make_trainer import make_trainer
 from workbench.engine.training.session.resume_check import ResumeCheck, conditions_of, differences
@@ -86,8 +86,11 @@ class Session:
             else None
         )
         host_bytes = (self._predicted or {}).get("host_bytes", 0)
-        notice = keep_checkpoints_on_host(context, base, self.trainer, context.ranks.broadcast(host_bytes) or 0)
-        self._reasons = [*choice.reasons, *([notice] if notice else [])]
+        notices = (
+            keep_checkpoints_on_host(context, base, self.trainer, context.ranks.broadcast(host_bytes) or 0),
+            compute_mlps_in_pieces(context, base, self.trainer),
+        )
+        self._reasons = [*choice.reasons, *filter(None, notices)]
         self._trackers = guard_trackers(self.trainer, context.run, context.warnings.warn)
         self._held_out = HeldOut(
             context,

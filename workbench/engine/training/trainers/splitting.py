@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workbench.engine.batches.parts import Batch
     from workbench.engine.kernels.compiled_layers import CompiledLayers
     from workbench.layers.host_checkpoints import HostCheckpoints
+    from workbench.layers.tiled_mlp import TiledMlps
 
 
 class SplittingTrainer(ResumableTrainer):
@@ -43,6 +44,7 @@ class SplittingTrainer(ResumableTrainer):
         self._out_of_memory_error = out_of_memory_error
         self.compiled: CompiledLayers | None = None
         self.host_checkpoints: HostCheckpoints | None = None
+        self.tiled_mlps: TiledMlps | None = None
         # Number of parts that each micro-batch is split into; doubled when memory runs out.
         self.parts = 1
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
@@ -131,11 +133,13 @@ class SplittingTrainer(ResumableTrainer):
         return split
 
     def _computing(self) -> AbstractContextManager[object]:
-        """The context in which steps are computed; compiled layers and checkpoints on the host are active in it."""
+        """The context of steps, with all that changes how layers are computed in them."""
         stack = ExitStack()
         stack.enter_context(tensor_float())
         if self.compiled is not None:
             stack.enter_context(self.compiled.active())
+        if self.tiled_mlps is not None:
+            stack.enter_context(self.tiled_mlps.active())
         if self.host_checkpoints is not None:
             stack.enter_context(self.host_checkpoints.active())
         return stack

@@ -1,4 +1,4 @@
-"""Keeps a run's checkpoints in host memory if its recipe says so, after a look at what the host has."""
+"""Lets a run's layers need less memory, as its recipe says: checkpoints on the host, MLPs in pieces."""
 
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.sharded import is_spread
@@ -38,3 +38,23 @@ def keep_checkpoints_on_host(context: Context, base: LoadedBase, trainer: Workbe
         )
     speed = size_in("GB", link_speed(base.device))
     return f"Checkpoints lie in host memory ({gib(needed)} reserved), over a link of {speed}/s as measured."
+
+
+def compute_mlps_in_pieces(context: Context, base: LoadedBase, trainer: WorkbenchTrainer) -> str:
+    """Let the trainer compute MLPs in pieces of the sequence; returns how many as a sentence, empty for none."""
+    if not context.recipe.training.tiled_mlp:
+        return ""
+    if is_spread():
+        context.warnings.warn_skipped("MLPs in pieces are")
+        return ""
+    from workbench.layers.tiled_mlp import PIECES, TiledMlps
+
+    mlps = TiledMlps(base.model)
+    problem = "" if mlps.modules else "none of them takes hidden states alone, as plain MLPs do"
+    if not problem and (name := mlps.differing()):
+        problem = f"the output of {name} differs in pieces"
+    if problem:
+        context.warnings.warn(f"MLPs are computed whole: {problem}.", kind="tiled_mlp")
+        return ""
+    trainer.tiled_mlps = mlps
+    return f"{len(mlps.modules)} MLPs are computed in {PIECES} pieces of the sequence."
