@@ -84,7 +84,7 @@ def test_adapter(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> No
 
 
 def test_adapter_that_does_not_fit(snap_compare: Any, tmp_path: Path) -> None:
-    changes = {"model.source": "meta-llama/Meta-Llama-3-70B", "training.per_device_train_batch_size": 32}
+    changes = {"model.source": "meta-llama/Meta-Llama-3-70B", "training.per_device_train_batch_size": 64}
     before = ready("adapter", changes=changes, until="F apply")
     assert snap_compare(app_on(tmp_path), terminal_size=WIDE, run_before=before)
 

@@ -57,4 +57,4 @@ def compute_mlps_in_pieces(context: Context, base: LoadedBase, trainer: Workbenc
         context.warnings.warn(f"MLPs are computed whole: {problem}.", kind="tiled_mlp")
         return ""
     trainer.tiled_mlps = mlps
-    return f"{len(mlps.modules)} MLPs are computed in {PIECES} pieces of the sequence."
+    return f"{len(mlps.modules)} MLPs run in {PIECES} pieces of the sequence each."
