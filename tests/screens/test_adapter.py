@@ -1,5 +1,6 @@
 """Adapter: the form and its costs."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,8 +286,11 @@ async def test_all_changes_that_make_it_fit_can_be_chosen_from(tmp_path: Path) -
         await screen.until(lambda: "O other options" in costs(screen), "further changes")
         await screen.press("O")
         await screen.sees("1  micro-batch")
-        await screen.sees("2  max length")
-        await screen.press("2")
+        # What is between them depends on the memory of this host.
+        await screen.sees("  max length")
+        found = re.search(r"(\d)  max length", screen.words)
+        assert found
+        await screen.press(found[1])
         await screen.until(lambda: "fits: 24.0 GiB free" in costs(screen), "the fit")
         recipe = screen.app.session.recipe
         assert recipe.training.per_device_train_batch_size == 16

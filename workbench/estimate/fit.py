@@ -22,8 +22,9 @@ Predict = Callable[[Setup], Peak]
 _FITTING_SHARE = 0.95
 _LENGTHS = (32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128)
 # What a change costs the user, the cheapest first.
-_TIME, _HOST, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
+_TIME, _ROUNDING, _HOST, _QUARTER, _NOTHING, _PRECISION, _LONG, _CAPACITY = COSTS = (
     "a little time",
+    "a little time, and other rounding",
     "a little time and host memory",
     "about a quarter more time",
     "next to nothing in quality",
@@ -67,8 +68,10 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
 
 def suggest(setup: Setup, budget: MemoryBudget, predict: Predict) -> tuple[Suggestion, ...]:
     """The single changes that make a setup fit, cheapest first: what costs time comes before what costs quality."""
-    found = []
+    found: list[Suggestion] = []
     for label, changes, cost in _switches(setup):
+        if any(other.changes.items() <= changes.items() for other in found):
+            continue  # a part of it is enough
         peak = _peak_after(setup, changes, predict)
         if peak is not None and fits_in(peak, budget):
             found.append(Suggestion(label, changes, peak.device_bytes, cost))
@@ -153,7 +156,7 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
         changes = {"training.gradient_checkpointing": OFFLOAD}
         yield "checkpoints in host memory", changes, _HOST if setup.checkpointing else _QUARTER
     if not setup.tiles_mlp:
-        yield "MLPs in pieces", {"training.tiled_mlp": True}, _TIME
+        yield "MLPs in pieces", {"training.tiled_mlp": True}, _ROUNDING
         if setup.checkpointing != OFFLOAD:
             changes = {"training.gradient_checkpointing": OFFLOAD, "training.tiled_mlp": True}
             yield "checkpoints in host memory, MLPs in pieces", changes, _HOST if setup.checkpointing else _QUARTER
