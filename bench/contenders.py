@@ -1,6 +1,6 @@
 """What people would train with instead, each a plain script of its own: started by bench/train.py in a fresh process.
 
-    python -m bench.contenders plain|trl|unsloth MODEL RECORDS.jsonl RECIPE.yaml OUT.json
+    python -m bench.contenders plain|trl|trl_padding_free|unsloth MODEL RECORDS.jsonl RECIPE.yaml OUT.json
 
 RECORDS holds ``input_ids`` and ``labels``, the very tokens that the workbench feeds; OUT gets seconds and losses.
 """
@@ -33,19 +33,26 @@ def plain(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks")
     )
 
 
-def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
-    """TRL with its defaults."""
+def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks", **more: Any) -> Any:
+    """TRL with its defaults, and ``more`` of its arguments."""
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     return SFTTrainer(
         model=model,
-        args=SFTConfig(**_arguments(recipe), max_length=recipe["data"]["max_length"], bf16=_is_bfloat16(recipe)),
+        args=SFTConfig(
+            **_arguments(recipe), max_length=recipe["data"]["max_length"], bf16=_is_bfloat16(recipe), **more
+        ),
         train_dataset=records,
         processing_class=tokenizer,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **_lora(recipe)),
         callbacks=[marks.callback()],
     )
+
+
+def trl_padding_free(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
+    """TRL with its defaults and ``padding_free``; it wants FlashAttention, which it gets where that is installed."""
+    return trl(model, tokenizer, records, recipe, marks, padding_free=True)
 
 
 def unsloth(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
@@ -73,6 +80,9 @@ def unsloth(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks
 
 
 _ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+_MADE_BY = {"plain": plain, "trl": trl, "trl_padding_free": trl_padding_free, "unsloth": unsloth}
 
 
 class Marks:
@@ -154,6 +164,12 @@ def _arguments(recipe: Any) -> dict[str, Any]:
     }
 
 
+def _has_flash() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("flash_attn") is not None
+
+
 def _loaded(name: str, folder: str, recipe: Any) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -175,6 +191,7 @@ def _loaded(name: str, folder: str, recipe: Any) -> tuple[Any, Any]:
             bnb_4bit_compute_dtype=dtype,
         ),
         device_map={"": 0} if torch.cuda.is_available() else None,
+        **({"attn_implementation": "flash_attention_2"} if name == "trl_padding_free" and _has_flash() else {}),
     )
     return model, AutoTokenizer.from_pretrained(folder)
 
@@ -198,7 +215,7 @@ def main() -> None:
     marks.phase("loaded")
     # As the workbench draws the first values of A.
     set_seed(recipe["training"]["seed"])
-    trainer = {"plain": plain, "trl": trl, "unsloth": unsloth}[name](model, tokenizer, records, recipe, marks)
+    trainer = _MADE_BY[name](model, tokenizer, records, recipe, marks)
     trainer.data_collator = marks.counted(trainer.data_collator)
     trainer.train()
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_rss()

@@ -22,6 +22,7 @@ BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 CONTENDERS = {
     "plain": "plain script: `Trainer`, PEFT, padded, full logits",
     "trl": "TRL with its defaults",
+    "trl_padding_free": "TRL with its defaults and `padding_free`",
     "engine": "our engine, nobody watching",
     "watched": "our engine, the app watching in a terminal",
     "unsloth": "Unsloth",

@@ -13,8 +13,17 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_random_model(source: str, folder: Path, words: list[str]) -> Path:
+def words_of_first_mate() -> list[str]:
+    """The words of the bundled dataset, in its order."""
+    text = (Path(__file__).parents[1] / "presets/datasets/first-mate.jsonl").read_text(encoding="utf-8")
+    return [word for word in text.split() if word.isalpha()]
+
+
+def write_random_model(source: str, folder: Path, words: list[str], device: str = "cpu") -> Path:
     """A model of the catalog in bfloat16, with a tokenizer that knows ``words``. Needs its size on disk and in memory.
+
+    Args:
+        device: where the weights are drawn.
 
     Raises:
         WorkbenchError: it is not in the catalog.
@@ -25,7 +34,7 @@ def write_random_model(source: str, folder: Path, words: list[str]) -> Path:
     if skeleton is None:
         raise WorkbenchError(f"{source} is not in the catalog.", "Name one that is.")
     torch.manual_seed(0)
-    model = meta_model(skeleton.config).to(torch.bfloat16).to_empty(device="cpu")
+    model = meta_model(skeleton.config).to(torch.bfloat16).to_empty(device=device)
     with torch.no_grad():
         for parameter in model.parameters():
             randomise(parameter)

@@ -1,9 +1,10 @@
 """Our training against what people would run instead: the same model, tokens, settings and seed, in one run.
 
 Contenders: ``plain`` (transformers' Trainer, PEFT's k-bit preparation, padded batches, full logits, as in most
-notebooks), ``trl`` (TRL with its defaults), ``engine`` (ours with our defaults, nobody watching), ``watched`` (the
-same, with the app on its Train screen in a pseudo-terminal), ``unsloth`` where it is installed. They take turns, each
-in fresh processes; medians are printed, and ratios turn by turn, so that a machine whose speed wanders matters less.
+notebooks), ``trl`` (TRL with its defaults), ``trl_padding_free`` (with ``padding_free``, too), ``engine`` (ours with
+our defaults, nobody watching), ``watched`` (the same, with the app on its Train screen in a pseudo-terminal),
+``unsloth`` where it is installed. They take turns, each in fresh processes; medians are printed, and ratios turn by
+turn, so that a machine whose speed wanders matters less.
 
     python -m bench.train [--records 48] [--repeats 3] [--pairs 9] [--set path=value]…
                           [--model FOLDER | --random ID] [--json FILE]
@@ -33,7 +34,7 @@ import psutil
 import yaml
 
 from bench.circumstances import circumstances, error_of_median
-from bench.random_model import write_random_model
+from bench.random_model import words_of_first_mate, write_random_model
 from bench.terminal import Terminal
 from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
@@ -48,9 +49,15 @@ from workbench.recipe.text import edit, parse_assignment
 from workbench.runs.folder import RunFolder, find_run, summarise
 from workbench.storage.paths import Home
 
-CONTENDERS = ("plain", "trl", "engine", "watched", "unsloth")
-SCRIPTS = ("plain", "trl", "unsloth")
-COMPARED = (("engine", "trl"), ("watched", "engine"), ("engine", "plain"), ("engine", "unsloth"))
+CONTENDERS = ("plain", "trl", "trl_padding_free", "engine", "watched", "unsloth")
+SCRIPTS = ("plain", "trl", "trl_padding_free", "unsloth")
+COMPARED = (
+    ("engine", "trl"),
+    ("engine", "trl_padding_free"),
+    ("watched", "engine"),
+    ("engine", "plain"),
+    ("engine", "unsloth"),
+)
 
 
 def write_records(path: Path, count: int, words: list[str], draw: random.Random) -> None:
@@ -199,8 +206,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         home = _home_with_models_of(options.home, folder / "home")
-        text = (Path(__file__).parents[1] / "presets/datasets/first-mate.jsonl").read_text(encoding="utf-8")
-        words = [word for word in text.split() if word.isalpha()]
+        words = words_of_first_mate()
         records = folder / "records.jsonl"
         write_records(records, options.records, words, random.Random(7))
         if options.random:

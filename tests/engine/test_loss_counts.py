@@ -48,3 +48,31 @@ def test_a_checkpoint_carries_it_over_and_an_older_one_lacks_some() -> None:
     older.add_json({"tally": [1, 2, 3]})
     assert older.take_tokens(lambda sums: sums) == (1, 2, 3)
     assert older.take_router_loss(lambda sums: sums) is None
+
+
+def test_counting_copies_nothing_from_the_host():
+    """On a GPU a copy waits until all that was queued is computed. The GPU here is one that only says that it is."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    copies = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            places = {value.device.type for value in (*args, result) if isinstance(value, torch.Tensor)}
+            if len(places) > 1 or "local_scalar" in str(func):
+                copies.append(str(func))
+            return result
+
+    torch._C._ensureCUDADeviceGuardSet()
+    with FakeTensorMode(), Watched():
+        counts = LossCounts(("a", "b"), "cuda")
+        count = torch.zeros((), dtype=torch.long, device="cuda")
+        counts.add_tokens(count, count, 70)
+        counts.add_figures(*torch.zeros(2, 2, dtype=torch.float64, device="cuda").unbind())
+        counts.add_router_loss(torch.zeros((), device="cuda"))
+        assert not copies
+        # The watch itself sees what a copy would be.
+        torch.as_tensor(70, device="cuda")
+        assert copies

@@ -228,3 +228,83 @@ def test_a_run_that_trains_without_padding_evaluates_without_it(home, recipe, mo
     assert len(events_of(run, "eval")) == 3
     assert set(rows) == {1}
     assert events_of(run, "step")[-1]["loss"] < events_of(run, "step")[0]["loss"]
+
+
+def _kernel_of_a_gpu(
+    query, key, value, starts, key_starts, longest, longest_key, *, scale, window_size, enable_gqa=False
+):
+    """What PyTorch's ``varlen_attn`` computes on a GPU, by its documentation, and what it insists on."""
+    from itertools import pairwise
+
+    assert starts.dtype == torch.int32
+    assert key_starts is starts
+    assert longest == longest_key == max(starts.diff().tolist())
+    assert len({states.shape[-1] for states in (query, key, value)}) == 1
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    assert all(states.is_contiguous() for states in (query, key, value))
+    left, right = window_size
+    rows = []
+    for start, end in pairwise(starts.tolist()):
+        place = torch.arange(end - start)
+        ahead = place[None, :] - place[:, None]
+        seen = (ahead <= right) & ((ahead >= -left) | torch.tensor(left < 0))
+        record = [states[start:end].transpose(0, 1)[None] for states in (query, key, value)]
+        out = torch.nn.functional.scaled_dot_product_attention(
+            *record, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+        )
+        rows.append(out[0].transpose(0, 1))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"window": 1},
+        {"window": 4},
+        {"key_heads": 2},
+        # Latent attention: values narrower than keys.
+        {"value_width": 16},
+    ],
+)
+def test_the_kernel_of_a_gpu_is_asked_for_what_each_record_computes_alone(sizes, monkeypatch):
+    from types import SimpleNamespace
+
+    from torch.nn.attention import varlen
+
+    from workbench.engine.kernels import padding_free
+
+    settings = {"window": None, "key_heads": 4, "value_width": 32} | sizes
+    window, key_heads = settings["window"], settings["key_heads"]
+    monkeypatch.setattr(varlen, "varlen_attn", _kernel_of_a_gpu)
+    padding_free._asks_for_shared_heads.cache_clear()
+    lengths = (5, 12, 3)
+    row = padding_free._Row(torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32), max(lengths))
+    monkeypatch.setattr(padding_free._Row, "current", row)
+    torch.manual_seed(0)
+    widths = ((4, 32), (key_heads, 32), (key_heads, settings["value_width"]))
+    states = [torch.randn(1, heads, sum(lengths), width).to(torch.bfloat16) for heads, width in widths]
+    of_kernel = padding_free._varlen_attention(*states, row, 0.3, window)
+    module = SimpleNamespace(num_key_value_groups=4 // key_heads, is_causal=True, training=True)
+    by_record, _ = padding_free.per_record_attention(module, *states, scaling=0.3, sliding_window=window)
+    assert of_kernel.shape == by_record.shape == (1, sum(lengths), 4, settings["value_width"])
+    torch.testing.assert_close(of_kernel, by_record, rtol=0.02, atol=0.02)
+    padding_free._asks_for_shared_heads.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "value_width", "why"),
+    [
+        (torch.float32, 64, 64, "does not compute in torch.float32"),
+        (torch.bfloat16, 512, 512, "no heads of 512 values"),
+        (torch.bfloat16, 36, 36, "no heads of 36 values"),
+        (torch.bfloat16, 64, 128, "no heads of 64 values and 128"),
+    ],
+)
+def test_heads_that_the_kernel_of_a_gpu_does_not_take_are_named(dtype, width, value_width, why):
+    from workbench.engine.kernels import padding_free
+
+    row = padding_free._Row(torch.tensor([0, 4], dtype=torch.int32), 4)
+    states = [torch.zeros(1, 2, 4, size, dtype=dtype) for size in (width, width, value_width)]
+    with pytest.raises(NotImplementedError, match=why):
+        padding_free._varlen_attention(*states, row, None, None)

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import ClassVar
 
@@ -23,6 +23,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 # The attention implementation's name in transformers, which builds no mask for a name that it does not know.
 PER_RECORD = "per_record"
 _KERNEL_DTYPES = {torch.bfloat16, torch.float16}
+# What a head may have in the GPU's variable-length kernel: so many values at most, and a multiple of so many.
+_KERNEL_WIDTH, _KERNEL_MULTIPLE = 256, 8
 # Keywords that reach an attention function and say nothing about what it computes within one record.
 _WITHOUT_MEANING = {
     "cache_position",
@@ -151,6 +153,9 @@ def _varlen_attention(
     if query.dtype not in _KERNEL_DTYPES:
         raise NotImplementedError(f"the GPU's variable-length attention does not compute in {query.dtype}")
     width = value.shape[-1]
+    if query.shape[-1] > _KERNEL_WIDTH or query.shape[-1] % _KERNEL_MULTIPLE or width > query.shape[-1]:
+        widths = f"{query.shape[-1]} values" + (f" and {width}" if width != query.shape[-1] else "")
+        raise NotImplementedError(f"the GPU's variable-length attention has no heads of {widths}")
     # Latent attention has values narrower than its keys; the kernel wants one width.
     value = torch.nn.functional.pad(value, (0, query.shape[-1] - width))
     query, key, value = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
@@ -164,9 +169,17 @@ def _varlen_attention(
         row.longest,
         scale=scaling,
         window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **({"enable_gqa": True} if key.shape[1] != query.shape[1] and _asks_for_shared_heads() else {}),
     )
     return output[None, ..., :width]
+
+
+@cache
+def _asks_for_shared_heads() -> bool:
+    """Whether the kernel wants to be told that keys have fewer heads; before PyTorch 2.13 it took them as they came."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _window_mask(tokens: int, window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -35,7 +35,7 @@ def device_facts() -> DeviceFacts:
     import torch
 
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         return DeviceFacts(kind="cuda", name=properties.name, total_bytes=properties.total_memory)
     name = platform.processor() or platform.machine()
     return DeviceFacts(kind="cpu", name=name, total_bytes=psutil.virtual_memory().total)

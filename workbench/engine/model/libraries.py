@@ -5,6 +5,7 @@ modules.
 """
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,12 @@ _lock = threading.Lock()
 
 
 def import_libraries() -> None:
-    """Import what loading, training and module trees need. Slow the first time, immediate afterwards."""
+    """Import what loading, training and module trees need. Slow the first time, immediate afterwards.
+
+    CUDA then numbers the GPUs as NVML and nvidia-smi do, unless ``CUDA_DEVICE_ORDER`` says otherwise: by default it
+    puts the fastest first, and on a machine of different GPUs the free memory would be read from another one.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     with _lock:
         _import_once()
 

@@ -63,7 +63,7 @@ def _fastest_here() -> tuple[ComputeType, str]:
     import torch
 
     if torch.cuda.is_available():
-        name = torch.cuda.get_device_name(0)
+        name = torch.cuda.get_device_name()
         # By default `is_bf16_supported` counts emulation as support; a T4 emulates.
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16", f"{name} supports bfloat16"

@@ -25,8 +25,13 @@ class LossCounts:
 
     def add_tokens(self, correct: torch.Tensor, trained: torch.Tensor | int, seen: torch.Tensor | int) -> None:
         """Add a micro-batch's tokens: predicted correctly, trained, and seen without padding."""
-        device = self._tokens.device
-        self._tokens += torch.stack([torch.as_tensor(count, device=device) for count in (correct, trained, seen)])
+        self._tokens += torch.stack([self._on_device(count) for count in (correct, trained, seen)])
+
+    def _on_device(self, count: torch.Tensor | int) -> torch.Tensor:
+        if isinstance(count, torch.Tensor):
+            return count.to(self._tokens.device)
+        # Filled in there: a copy from the host would wait until the GPU has done all that was queued.
+        return torch.full((), count, dtype=self._tokens.dtype, device=self._tokens.device)
 
     def add_figures(self, sums: torch.Tensor, numbers: torch.Tensor) -> None:
         """Add a micro-batch's figures in the order of ``figure_names``: their sums, and the numbers of values."""
@@ -34,7 +39,8 @@ class LossCounts:
 
     def add_router_loss(self, loss: torch.Tensor) -> None:
         """Add a micro-batch's balancing loss."""
-        self._router_loss += torch.stack([loss.detach().float(), torch.ones_like(self._router_loss[0])])
+        value = loss.detach().float()
+        self._router_loss += torch.stack([value, torch.ones_like(value)])
 
     def take_tokens(self, total: Callable[[torch.Tensor], torch.Tensor]) -> tuple[int, int, int]:
         """Tokens predicted correctly, trained and seen so far; counted anew from here.
