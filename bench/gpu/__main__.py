@@ -7,6 +7,7 @@ figures, or the traceback and the end of the log. A file that is there already i
 import argparse
 import tempfile
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from bench.gpu.catalog import PARTS
@@ -49,7 +50,9 @@ def main() -> None:
     seconds = options.seconds or (_TOY_SECONDS if here.toy else _SECONDS)
     parts = [part for part in PARTS if not options.only or part.name in options.only]
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as folder:
-        are_done = run_parts(parts, Results(out, here, seconds), here, Path(folder), seconds)
+        are_done = run_parts(
+            parts, Results(out, here, seconds), here, Path(folder), seconds, partial(print, flush=True)
+        )
     print(out)
     raise SystemExit(0 if are_done else 1)
 

@@ -20,6 +20,8 @@ from bench.gpu.run_part import TRACEBACK
 from workbench.storage.atomic import write_text
 
 _TOKEN = "BENCH_GPU_PART"
+# In tiny matrices a second thread only waits.
+_TOY = {"OMP_NUM_THREADS": "1"}
 _LOG_CHARACTERS = 4000
 # The limits are those of a machine with a GPU.
 _SLOWER_WITHOUT_GPU = 10
@@ -60,7 +62,7 @@ def run_parts(
     here: Here,
     shared: Path,
     seconds: float,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None],
 ) -> bool:
     """Run the parts that are not done, in order; returns whether all of them that could be run are done."""
     end = time.monotonic() + seconds
@@ -101,7 +103,7 @@ def run_part(part: Part, here: Here, shared: Path, seconds: float) -> dict[str, 
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parents[2],
             start_new_session=True,
-            env={**os.environ, _TOKEN: token, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **(_TOY if here.toy else {}), _TOKEN: token, "PYTHONUNBUFFERED": "1"},
         )
         try:
             code = ended(process, seconds)

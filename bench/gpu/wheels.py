@@ -23,7 +23,9 @@ LIMIT = 60 * 2**20
 """Bytes that should be enough for everything."""
 
 # Needed by the bench beside what the package itself needs.
-_ALSO = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "liger-kernel")
+_ALSO = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
+# Not installed where there is no GPU: the newest one of these is carried.
+_FOR_GPUS = {"liger-kernel": ">=0.8"}
 # Parts of a wheel that training never imports, by package: patterns of names within it.
 _NEVER_USED = {
     "pyarrow": r"pyarrow/(include|tests|src|includes)/|libarrow_(flight|substrait|python_flight)|_flight|_substrait"
@@ -42,7 +44,7 @@ def wheels(where: str, python: str, cuda: str, have: Path | None) -> None:
     """
     needed = to_carry(_frozen(have))
     if where == "print":
-        print("\n".join(f"{name}=={version}" for name, version in needed.items()))
+        print("\n".join(map("".join, needed.items())))
         return
     folder = Path(where)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,7 @@ def wheels(where: str, python: str, cuda: str, have: Path | None) -> None:
 
 
 def to_carry(have: dict[str, Version]) -> dict[str, str]:
-    """Names and versions of all packages that ours needs, without PyTorch's own, and those that the machine has.
+    """What is needed by ours, as names and version specifiers, without PyTorch's own and what the machine has.
 
     The versions are those installed here.
 
@@ -70,13 +72,13 @@ def to_carry(have: dict[str, Version]) -> dict[str, str]:
         have: what the machine has; a package whose version will not do is carried.
     """
     of_torch = _needed_by(["torch"])
-    ours = _needed_by(["loraworkbench", *filter(_is_installed, _ALSO)])
+    ours = _needed_by(["loraworkbench", *_ALSO])
     found = {}
     for name, requirements in sorted(ours.items()):
         is_there = name in have and all(one.specifier.contains(have[name], prereleases=True) for one in requirements)
         if name not in of_torch and name != "loraworkbench" and not is_there and _is_installed(name):
-            found[name] = metadata.version(name)
-    return found
+            found[name] = f"=={metadata.version(name).partition('+')[0]}"
+    return found | {name: version for name, version in _FOR_GPUS.items() if name not in have}
 
 
 def _needed_by(roots: Iterable[str]) -> dict[str, list[Requirement]]:
@@ -123,7 +125,7 @@ def _download(needed: dict[str, str], python: str, folder: Path) -> None:
     _pip(
         "download", "--no-deps", "--only-binary=:all:", "--python-version", python, "--implementation", "cp",
         *(part for platform in platforms for part in ("--platform", platform)),
-        "--dest", str(folder), *(f"{name}=={version.partition('+')[0]}" for name, version in needed.items()),
+        "--dest", str(folder), *map("".join, needed.items()),
     )  # fmt: skip
 
 
