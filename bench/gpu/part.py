@@ -116,15 +116,17 @@ class Work:
         if not (folder / "config.json").is_file():
             beside = self.shared / f"model-{os.getpid()}"
             if self.toy:
-                from tests.conftest import make_tiny_llama
-
-                make_tiny_llama(beside)
+                make_tiny(beside)
             else:
                 from bench.random_model import words_of_first_mate, write_random_model
 
                 write_random_model(MODEL, beside, words_of_first_mate(), self.device)
             beside.rename(folder)
         return folder
+
+    def tiny_model(self) -> Path:
+        """The folder of a tiny model of the part's own."""
+        return make_tiny(self.folder / "tiny")
 
     def records(self, count: int) -> Path:
         """A file of that many records with answers of a realistic spread."""
@@ -137,8 +139,9 @@ class Work:
 
     def recipe(self, changes: dict[str, Any] | None = None) -> Recipe:
         """Eight steps of QLoRA on the shared model, with the given changes."""
+        changes = changes or {}
         settings: dict[str, Any] = {
-            "model.source": str(self.model()),
+            "model.source": changes.get("model.source") or str(self.model()),
             "adapter.r": 8,
             "adapter.lora_dropout": 0.0,
             "data.source": str(self.records(64)),
@@ -151,4 +154,11 @@ class Work:
             "training.save_steps": 0,
             "training.logging_steps": 1,
         }
-        return edit(Recipe(), settings | (changes or {}))
+        return edit(Recipe(), settings | changes)
+
+
+def make_tiny(folder: Path) -> Path:
+    """The tests' tiny random Llama."""
+    from tests.conftest import make_tiny_llama
+
+    return make_tiny_llama(folder)

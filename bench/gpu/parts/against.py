@@ -21,9 +21,9 @@ def _options(bench: str, toy: bool) -> list[str]:
     if bench == "train":
         names = ("plain", "trl", "trl_padding_free", "engine")
         few = ["--records", "12", "--set", "data.max_length=64"]
-        return [*(few if toy else ["--records", "400"]), "--repeats", "1", *(f"--only={name}" for name in names)]
+        return [*(few if toy else ["--records", "240"]), "--repeats", "1", *(f"--only={name}" for name in names)]
     if bench == "chat":
-        return ["--tokens", "12" if toy else "64", "--rounds", "2" if toy else "4"]
+        return ["--tokens", "12" if toy else "32", "--rounds", "2"]
     if bench == "serve":
-        return ["--tokens", "8" if toy else "64", "--turns", "2"]
+        return ["--tokens", "8" if toy else "16", "--turns", "2"]
     return ["--steps", "3" if toy else "8", "--dtype", "float32" if toy else "bfloat16"]

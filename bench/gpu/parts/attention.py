@@ -31,7 +31,7 @@ _SHAPES = {
     "8 heads of 80": Shape(8, 8, 80, 80),
     "8 heads of 256, 4 of keys, window 100": Shape(8, 4, 256, 256, 100),
     "16 heads of 192 with values of 128": Shape(16, 16, 192, 128),
-    "4 heads of 128, window 1": Shape(4, 4, 128, 128, 1),
+    "4 heads of 128, window 2": Shape(4, 4, 128, 128, 2),
 }
 _UNSUPPORTED = {"8 heads of 512": Shape(8, 1, 512, 512), "8 heads of 36": Shape(8, 8, 36, 36)}
 

@@ -5,11 +5,10 @@ from bench.gpu.parts.runs import largest_difference, trained
 
 
 def measure(work: Work) -> None:
-    for method in ("nf4", "none"):
-        found = {}
-        for dtype in ("bfloat16", "float16"):
-            found[dtype] = trained(work, {"quantization.method": method, "quantization.compute_dtype": dtype})
-            work.note(**{f"{method}, {dtype}": found[dtype].told})
-        differs = largest_difference(found["float16"].losses, found["bfloat16"].losses)
-        work.check(f"{method}: losses as in bfloat16", differs < 0.02, differs)
+    found = {}
+    for dtype in ("bfloat16", "float16"):
+        found[dtype] = trained(work, {"quantization.compute_dtype": dtype})
+        work.note(**{dtype: found[dtype].told})
+    differs = largest_difference(found["float16"].losses, found["bfloat16"].losses)
+    work.check("losses as in bfloat16", differs < 0.02, differs)
     work.verdict()

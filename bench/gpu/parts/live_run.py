@@ -10,12 +10,12 @@ from bench.gpu.parts.runs import Done
 from tests.journals import read_events
 from workbench.engine.client.client import EngineClient
 from workbench.engine.client.process import ensure_engine, stop_engine
-from workbench.engine.client.protocol import ControlRequest, EngineStatus
+from workbench.engine.client.protocol import ControlRequest, EngineStatus, Message, ReplyRequest, Sampling
 from workbench.engine.client.requests import train_request
 from workbench.machine.gpu import gpus_now
 from workbench.runs.folder import RunFolder, find_run, summarise
 
-STEPS, TOY_STEPS = 300, 60
+STEPS, TOY_STEPS = 150, 60
 
 
 def measure(work: Work) -> None:
@@ -67,6 +67,11 @@ async def _steer(work: Work, client: EngineClient, run: RunFolder) -> None:
     await ask("pause", "paused")
     held = await client.status()
     work.note(paused=_memory(held))
+    request = ReplyRequest(
+        target=run.id, messages=[Message(role="user", content="ship")], sampling=Sampling(max_new_tokens=16)
+    )
+    pieces = [piece async for piece in client.reply(request)]
+    work.note(reply_in_pause=[piece.model_dump() for piece in pieces][-1])
     await ask("sample", "sample")
     sample = _last(run, "sample")
     work.note(sample=sample)

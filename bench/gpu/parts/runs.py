@@ -11,6 +11,9 @@ from workbench.engine.training.training import Training
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunFolder, create_run
 
+# The base that the last run left, for the next one that asks for the same.
+_base: list[Any] = []
+
 
 class Done(NamedTuple):
     """A run that has ended.
@@ -66,7 +69,7 @@ class Done(NamedTuple):
 
 
 def trained(work: Work, changes: dict[str, Any] | None = None, *, must_finish: bool = True) -> Done:
-    """Train a run of the part's recipe with these changes, in this process and without a base in memory."""
+    """Train a run of the part's recipe with these changes, in this process."""
     return trained_recipe(work, work.recipe(changes), must_finish=must_finish)
 
 
@@ -75,9 +78,11 @@ def trained_recipe(work: Work, recipe: Recipe, *, must_finish: bool = True) -> D
     from workbench.engine.model.hardware import free_cached_memory
 
     run = create_run(work.home, recipe)
-    training = Training(work.home, run, recipe)
+    training = Training(work.home, run, recipe, _base.pop() if _base else None)
     training.run()
     error = training.error
+    if training.base is not None:
+        _base.append(training.base)
     del training
     free_cached_memory()
     if must_finish and error is not None:
