@@ -20,7 +20,7 @@ from contextlib import suppress
 from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psutil
 
@@ -163,9 +163,8 @@ def trace_all(home: Home, recipes: Sequence[ResolvedRecipe]) -> list[str]:
     """Follow the steps of these runs, several at once, so that the engine's prediction is exact; what could not be."""
     import torch
 
-    has_gpu = torch.cuda.is_available()
-    bfloat16 = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    device = Device("cuda", bfloat16=bfloat16) if has_gpu else Device("cpu", bfloat16=False)
+    # As the run itself describes its device.
+    kind: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
     different = {
         (recipe.model.source, recipe.quantization.method, recipe.training.gradient_checkpointing): recipe
         for recipe in recipes
@@ -173,6 +172,7 @@ def trace_all(home: Home, recipes: Sequence[ResolvedRecipe]) -> list[str]:
 
     def trace(recipe: ResolvedRecipe) -> str:
         store = TraceStore(home.cache / "traces")
+        device = Device(kind, bfloat16=choose_precision(recipe.quantization).compute == "bfloat16")
         try:
             store.trace(tree_in(Path(recipe.model.source), recipe.model), recipe, device)
         except WorkbenchError as error:
