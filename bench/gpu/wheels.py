@@ -28,8 +28,8 @@ _ALSO = ("pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 _FOR_GPUS = {"liger-kernel": ">=0.8"}
 # Parts of a wheel that training never imports, by package: patterns of names within it.
 _NEVER_USED = {
-    "pyarrow": r"pyarrow/(include|tests|src|includes)/|libarrow_(flight|substrait|python_flight)|_flight|_substrait"
-    r"|gandiva|\.(pyx|pxd|pxi|h|hpp|lib)$",
+    "pyarrow": r"pyarrow/(include|includes|src|tests)/|libarrow_(flight|python_flight|s3)|/_(flight|substrait|s3fs)\."
+    r"|gandiva|\.(pyx|pxd|pxi|h|hpp|lib)$|libarrow_python\.so$|\.so(\.\d+){3}$",
     "pandas": r"pandas/tests/",
     "numpy": r"numpy/.*tests/|\.(a|h|pyi)$",
     "transformers": r"transformers/models/.*/convert_",
