@@ -161,8 +161,8 @@ def _show(result: Price, free: int | None) -> None:
     if result.stored_refusal:
         words = f"Cannot be trained like this: {result.stored_refusal}"
         console.print(Text.assemble(("! ", "yellow"), printable(words)), soft_wrap=True)
-    if adapter.left_out_text:
-        console.print(Text(printable(adapter.left_out_text)), soft_wrap=True)
+    for text in filter(None, (adapter.left_out_text, adapter.unmatched_text)):
+        console.print(Text(printable(text)), soft_wrap=True)
     for notice in result.notices:
         console.print(Text(printable(notice)))
     if base.not_quantised:

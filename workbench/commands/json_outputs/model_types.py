@@ -208,6 +208,7 @@ class EstimatedAdapter(TypedDict):
         total_parameters: of base and adapter.
         file_bytes: of ``adapter_model.safetensors``.
         left_out: matching layers without an adapter, by the part of the model that they are in.
+        experts_left_out: parameters of experts that are stored as one weight, where all-linear does not reach them.
     """
 
     trainable_parameters: int
@@ -217,6 +218,7 @@ class EstimatedAdapter(TypedDict):
     dtype: str
     modules: list[AdaptedModuleData]
     left_out: dict[str, int]
+    experts_left_out: int
 
 
 class EstimatedBase(TypedDict):

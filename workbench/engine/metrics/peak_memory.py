@@ -11,7 +11,6 @@ from workbench.errors import WorkbenchError
 from workbench.machine.device import Device
 from workbench.machine.gpu import gpus_now
 from workbench.machine.memory_budget import MemoryBudget
-from workbench.models.language_part import frozen_parts
 from workbench.recipe.resolved import ResolvedRecipe, with_max_length
 from workbench.recipe.schema import Recipe
 from workbench.runs.events import MeasuredPeak, PredictedPeak
@@ -80,12 +79,15 @@ def device_of(base: LoadedBase) -> Device:
 
 
 def left_out_text(recipe: Recipe, base: LoadedBase) -> str:
-    """Which matching layers get no adapter, and why, as a sentence; empty if there are none."""
+    """What gets no adapter although the targets name it, and why, in sentences; empty if nothing is left out."""
     from workbench.estimate.adapter.plan import plan_adapter
 
-    skeleton = skeleton_of(recipe, base) if frozen_parts(base.model) else None
+    skeleton = skeleton_of(recipe, base)
+    if skeleton is None:
+        return ""
     try:
-        return "" if skeleton is None else plan_adapter(skeleton, recipe.trained_adapter).left_out_text
+        plan = plan_adapter(skeleton, recipe.trained_adapter)
+        return " ".join(filter(None, (plan.left_out_text, plan.unmatched_text)))
     except WorkbenchError:  # PEFT has accepted what the plan refuses
         return ""
 

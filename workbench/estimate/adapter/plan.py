@@ -11,11 +11,11 @@ from workbench.adapters.layer import AdapterTensor
 from workbench.adapters.registry import method_of
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
+from workbench.estimate.adapter.left_out import LeftOut, fused_experts_left_out, in_frozen_parts, left_out_text
 from workbench.estimate.adapter.new_rows import new_row_tensors
 from workbench.estimate.adapter.safetensors_size import SavedTensors, safetensors_bytes
 from workbench.estimate.adapter.sites import Site, layer_of, sites
 from workbench.estimate.adapter.targets import ModuleTarget, ParameterTarget, Targets, find_targets
-from workbench.models.language_part import ROUTER
 from workbench.models.skeleton import Module, Skeleton
 from workbench.recipe.sections.adapter import AdapterSection
 
@@ -88,6 +88,7 @@ class AdapterPlan:
         saved_whole: full names of the modules in ``modules_to_save``.
         unmatched: the target names that match no module, if others do.
         left_out: which matching layers get no adapter, by the part that they are in (``vision``, …), and how many.
+        experts_left_out: parameters of experts stored as one weight, where ``all-linear`` does not reach them.
         builds_weight: a step builds ΔW, or the changed weight, of each adapted layer.
         dropout: the adapter's dropout; 0 where experts are stored as one weight and none was set.
     """
@@ -101,23 +102,21 @@ class AdapterPlan:
     modules: tuple[AdaptedModule, ...]
     saved_whole: tuple[str, ...]
     unmatched: tuple[str, ...]
-    left_out: tuple[tuple[str, int], ...] = ()
+    left_out: LeftOut = ()
+    experts_left_out: int = 0
     dropout: float = 0.0
     builds_weight: bool = False
     kept_bytes: int = 0
 
     @property
     def left_out_text(self) -> str:
-        """Which layers get no adapter, and why, as a sentence; empty if no layer is left out."""
-        if not self.left_out:
-            return ""
-        unreached = ", ".join(f"{kind} {count}" for kind, count in self.left_out if kind != ROUTER)
-        routers = ", ".join(f"{kind} {count}" for kind, count in self.left_out if kind == ROUTER)
-        reasons = (
-            f"{unreached} (training on text does not reach them)" if unreached else "",
-            f"{routers} (PEFT cannot adapt a layer that returns a pair)" if routers else "",
-        )
-        return f"Layers without an adapter: {', '.join(filter(None, reasons))}."
+        """What gets no adapter although the targets name it, and why, in sentences; empty if nothing is left out."""
+        return left_out_text(self.left_out, self.experts_left_out, self.total_parameters)
+
+    @property
+    def unmatched_text(self) -> str:
+        """The target names that match no layer, in a sentence; empty if all do."""
+        return f"adapter.target_modules: no layer is called {' or '.join(self.unmatched)}." if self.unmatched else ""
 
     @property
     def trainable_percent(self) -> float:
@@ -132,6 +131,7 @@ class AdapterPlan:
             "dtype": self.dtype,
             "modules": [module.as_json() for module in self.modules],
             "left_out": dict(self.left_out),
+            "experts_left_out": self.experts_left_out,
         }
 
 
@@ -171,20 +171,12 @@ def plan_adapter(
         modules=modules,
         saved_whole=tuple(site.name for site in targets.saved_whole),
         unmatched=targets.unmatched,
-        left_out=_left_out(skeleton, targets),
+        left_out=in_frozen_parts(skeleton, targets),
+        experts_left_out=fused_experts_left_out(skeleton, targets, settings),
         builds_weight=method_of(settings.method).builds_weight,
         kept_bytes=method_of(settings.method).kept_copies * sum(tensors.bytes for tensors in trained),
         dropout=0.0 if targets.parameters and settings.dropout_is_default else settings.lora_dropout,
     )
-
-
-def _left_out(skeleton: Skeleton, targets: Targets) -> tuple[tuple[str, int], ...]:
-    counts: dict[str, int] = {}
-    for part in skeleton.frozen_parts if targets.left_out else ():
-        count = sum(name == part.name or name.startswith(f"{part.name}.") for name in targets.left_out)
-        if count:
-            counts[part.kind] = counts.get(part.kind, 0) + count
-    return tuple(counts.items())
 
 
 def expert_shapes(target: ParameterTarget) -> tuple[tuple[int, int], tuple[int, int]]:
