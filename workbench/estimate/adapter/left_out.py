@@ -52,7 +52,7 @@ def left_out_text(left_out: LeftOut, experts: int, parameters: int) -> str:
         sentences.append(f"Layers without an adapter: {', '.join(filter(None, reasons))}.")
     if experts:
         sentences.append(
-            f"The experts get no adapter ({experts / parameters:.0%} of the weights): the model stores those of a layer "
-            "as one weight, and all-linear takes linear layers."
+            f"The experts get no adapter ({experts / parameters:.0%} of the weights): the model stores those of a "
+            "layer as one weight, and all-linear takes linear layers."
         )
     return " ".join(sentences)

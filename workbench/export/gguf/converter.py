@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,12 @@ from workbench.models.local import read_config
 
 # The percentage of the converter's progress bar.
 _SHARE = re.compile(r"Writing:\s+(\d+)%")
-_WAY_OUT = "Export it as `merged`: transformers, vLLM and other programs load that."
+_WAY_OUT = (
+    "Export it as `merged`: transformers, vLLM and other programs load that. Or name a newer checkout of llama.cpp "
+    "(`llama_cpp` in settings.json)."
+)
+# The last line of a traceback.
+_EXCEPTION = re.compile(r"(\w+(?:Error|Exception|Interrupt): .*)$", re.DOTALL)
 
 
 def convert_merged(
@@ -53,7 +58,7 @@ def convert_merged(
             finally:
                 wide.unlink(missing_ok=True)
         if "vision_config" in read_config(folder):
-            notices.append(_write_projector(tools.converter, folder, file, name))
+            notices.append(_write_projector(tools.converter, (base, folder), file, name))
     return writer, notices
 
 
@@ -90,15 +95,23 @@ def _convert(program: Program, folder: Path, file: Path, name: str, kind: str, *
         raise WorkbenchError(f"llama.cpp's converter wrote no {file.name}.", _WAY_OUT, kind="gguf_unsupported")
 
 
-def _write_projector(program: Program, folder: Path, file: Path, name: str) -> str:
-    """Write the part that reads images to a file of its own; returns a notice."""
-    projector = file.with_name(f"mmproj-{file.name}")
-    try:
-        _convert(program, folder, projector, name, "f16", "--mmproj")
-    except WorkbenchError as error:
-        projector.unlink(missing_ok=True)
-        return f"The part that reads images was not written: {error.message}"
-    return f"For images: llama-mtmd-cli -m {file.name} --mmproj {projector.name}"
+def _write_projector(program: Program, folders: Iterable[Path], file: Path, name: str) -> str:
+    """Write the part that reads images to a file of its own; returns a notice.
+
+    Args:
+        folders: of the base, whose files name its tensors as they were published, and of the merged model. This part is
+            the same in both, as training on text does not change it. The first that the converter reads is taken.
+    """
+    projector, reason = file.with_name(f"mmproj-{file.name}"), ""
+    for folder in folders:
+        try:
+            _convert(program, folder, projector, name, "f16", "--mmproj")
+        except WorkbenchError as error:
+            projector.unlink(missing_ok=True)
+            reason = reason or error.message
+        else:
+            return f"For images: llama-mtmd-cli -m {file.name} --mmproj {projector.name}"
+    return f"The part that reads images was not written: {reason}"
 
 
 @contextmanager
@@ -155,4 +168,6 @@ def _explained(error: WorkbenchError, config: dict[str, object], way_out: str) -
             way_out,
             kind="gguf_unsupported",
         )
-    return WorkbenchError(error.message, way_out, kind="gguf_unsupported")
+    reason = _EXCEPTION.search(error.message)
+    message = f"llama.cpp's converter failed with this {name}: {reason[1]}" if reason is not None else error.message
+    return WorkbenchError(message, way_out, kind="gguf_unsupported")

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def find_tools(home: Home) -> LlamaCppTools:
             f"Name a checkout of llama.cpp ({ENVIRONMENT_VARIABLE}, or `llama_cpp` in settings.json).",
             kind="no_llama_cpp",
         )
-    converter = in_named or _on_path(packages) or _console_script() or _script(packages, packages)
+    converter = in_named or _on_path(packages) or _console_script() or _downloaded(packages)
     return LlamaCppTools(converter, _quantizer(named), _library(packages))
 
 
@@ -113,6 +113,14 @@ def _script(folder: Path | None, packages: Path | None) -> Program | None:
             environment = {"PYTHONPATH": str(packages)} if packages is not None else {}
             return Program((sys.executable, str(file.resolve())), file.resolve(), environment)
     return None
+
+
+def _downloaded(packages: Path | None) -> Program | None:
+    """The converter in the packages that the workbench downloaded."""
+    if (found := _script(packages, packages)) is None or found.script is None:
+        return None
+    launcher = Path(__file__).with_name("launch_converter.py")
+    return replace(found, command=(sys.executable, str(launcher), str(found.script)))
 
 
 def _on_path(packages: Path | None) -> Program | None:
