@@ -24,6 +24,10 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     "first-mate-pairs": [
         {"prompt": f"How many is {n}?", "chosen": f"{n}, Captain.", "rejected": f"Aye, {n} or so."} for n in range(8)
     ],
+    "harbor-messages": [
+        {"text": f"{'Fog' if n % 2 else 'Barrel'} number {n}.", "label": "weather" if n % 2 else "cargo"}
+        for n in range(8)
+    ],
     "ed-donner/items_prompts_lite": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
     "ed-donner/items_prompts_full": [{"prompt": f"Lamp {n}. Price is $", "completion": f"{n}.00"} for n in range(8)],
     "tatsu-lab/alpaca": [

@@ -59,6 +59,7 @@ STATED = {
     },
     "mistral-multitask": {"adapter.r": 16, "adapter.lora_alpha": 32},
     "demo": {"data.source": "first-mate", "adapter.target_modules": "all-linear", "adapter.lora_alpha": 32},
+    "demo-classification": {"data.source": "harbor-messages", "objective.kind": "classification", "adapter.r": 16},
     "demo-preferences": {"data.source": "first-mate-pairs", "objective.kind": "dpo", "adapter.r": 16},
 }  # fmt: skip
 SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from screens.adapter.kernels_field import kernels_setting
+from screens.adapter.optimizer_field import optimizer_setting
 from screens.adapter.token_rows_field import token_rows_setting
 from screens.adapter.trackers_field import report_setting
 from screens.forms.any_setting import any_setting
@@ -89,7 +90,7 @@ def form() -> tuple[SettingGroup, ...]:
                 switch_setting("training.tiled_mlp", "MLP in pieces"),
                 switch_setting("training.torch_compile", "torch_compile"),
                 kernels_setting(),
-                choice_setting("training.optim", "optimizer", shape="cycle"),
+                optimizer_setting(),
             ),
         ),
         SettingGroup(
@@ -140,6 +141,8 @@ def form() -> tuple[SettingGroup, ...]:
                 any_setting("training.warmup_steps", "warm-up steps"),
                 any_setting("training.lr_scheduler_kwargs", "schedule options"),
                 any_setting("training.loraplus_lr_ratio", "LoRA+ ratio"),
+                any_setting("training.embedding_learning_rate", "embedding rate"),
+                any_setting("training.group_by_length", "group by length"),
                 any_setting("training.neftune_noise_alpha", "NEFTune noise"),
                 any_setting("training.adam_beta1", "beta 1"),
                 any_setting("training.adam_beta2", "beta 2"),
@@ -152,8 +155,10 @@ def form() -> tuple[SettingGroup, ...]:
             "Evaluation and checkpoints",
             (
                 any_setting("training.eval_steps", "evaluate every"),
+                any_setting("training.eval_on_start", "evaluate first"),
                 any_setting("training.save_steps", "save every"),
                 any_setting("training.save_total_limit", "checkpoints"),
+                any_setting("training.save_only_model", "weights only"),
                 any_setting("training.keep", "keep"),
                 any_setting("training.early_stopping_patience", "early stopping"),
                 any_setting("training.early_stopping_min_delta", "min decrease"),

@@ -107,10 +107,11 @@ class ArchitecturePane(Pane):
 
     def _planned(self) -> tuple[AdapterPlan | None, WorkbenchError | None]:
         from workbench.estimate.adapter.plan import plan_adapter
+        from workbench.estimate.setup import trained_settings
 
         assert self.session.skeleton is not None
         try:
-            return plan_adapter(self.session.skeleton, self.session.recipe.adapter), None
+            return plan_adapter(self.session.skeleton, trained_settings(self.session.recipe)), None
         except WorkbenchError as error:
             return None, error
 

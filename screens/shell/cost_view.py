@@ -202,7 +202,7 @@ def refusal_and_fix(skeleton: Skeleton, recipe: Recipe) -> tuple[WorkbenchError 
     Both are None if PEFT accepts the adapter; the change is also None if none is known.
     """
     try:
-        plan_adapter(skeleton, recipe.adapter)
+        plan_adapter(skeleton, Setup.of(recipe).adapter)
     except WorkbenchError as error:
         changes = suggested_fix(skeleton, Setup.of(recipe).adapter)
         if not changes:

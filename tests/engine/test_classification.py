@@ -1,10 +1,13 @@
 """Classification: a head trained with the adapter, with the loop of every other run."""
 
 import json
+import re
+import shutil
 import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.conftest import tiny_recipe
 from tests.engine.runs_of_tiny import (
@@ -26,6 +29,7 @@ from workbench.engine.generation.label_evaluation import head_outputs_of, text_o
 from workbench.engine.generation.replies import prepare_reply, reply
 from workbench.engine.kernels.loss_path import PADDED, LossPath
 from workbench.engine.model.adapters import ActiveAdapters, use_adapters
+from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.engine.steering.controls import Command
 from workbench.errors import WorkbenchError
 from workbench.evaluation.formatting import better_text
@@ -206,3 +210,49 @@ def test_a_run_is_paused_without_its_memory_and_predicts_samples(home, classifie
     assert [event["release"] for event in events_of(run, "paused")] == [True]
     (sample,) = events_of(run, "sample")
     assert any(sample["replies"][0]["reply"].startswith(label) for label in ("sea", "land", "sky"))
+
+
+def test_a_run_continues_an_adapter_with_its_head_or_says_why_not(home, classifier, tmp_path, records):
+    """A classifier with the same labels in any order, or one that predicts tokens, with a new head."""
+    short = {"training.max_steps": 2, "training.save_steps": 0, "training.eval_steps": 0}
+    first, thread = begin(home, edit(classifier, short))
+    ended(thread)
+    base = thread.base
+    folder = tmp_path / "reordered"
+    shutil.copytree(first.adapter, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    (head,) = [name for name in weights if name.endswith(".score.weight")]
+    about = json.loads((folder / "labels.json").read_text())
+    assert list(about["label2id"]) == ["land", "sea", "sky"]
+    weights[head] = weights[head][[2, 0, 1]]
+    save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
+    SequenceHead("classification", ("sky", "land", "sea")).save(folder)
+    runs = []
+    for start in (first.id, str(folder)):
+        run, thread = begin(home, edit(classifier, {**short, "adapter.continue_from": start}), base)
+        ended(thread)
+        base = thread.base
+        runs.append(run)
+    assert curve(runs[0]) == curve(runs[1])
+    assert adapter_digest(runs[0]) == adapter_digest(runs[1])
+    # It goes on from where the first one ended: the loss is not that of a new head.
+    assert curve(runs[0])[1] != curve(first)[1]
+
+    sft = {"objective.kind": "sft", "data.source": str(records)}
+    tokens, thread = begin(home, edit(classifier, {**short, **sft}), base)
+    ended(thread)
+    run, thread = begin(home, edit(classifier, {**short, "adapter.continue_from": tokens.id}), thread.base)
+    ended(thread)
+    assert "the head of classification starts anew" in events_of(run, "warning")[0]["message"]
+    base = thread.base
+
+    SequenceHead("classification", ("sky", "earth", "sea")).save(folder)
+    refused = {
+        str(folder): (classifier, "has the labels sky, earth, sea, and the records have land, sea, sky"),
+        first.id: (edit(classifier, sft), "is a classifier .*objective.kind is sft"),
+    }
+    for start, (recipe, words) in refused.items():
+        _, thread = begin(home, edit(recipe, {**short, "adapter.continue_from": start}), base)
+        thread.join(240)
+        assert re.search(words, str(thread.error)), thread.error
+        base = thread.base

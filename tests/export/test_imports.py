@@ -109,6 +109,37 @@ KINDS = {
     "a number of held-out records of LLaMA-Factory": (
         FACTORY + "val_size: 50\n", {"data.eval_fraction": 0.0, "data.eval_records": 50}, [],
     ),
+    "LLaMA-Factory's knobs of transformers": (
+        FACTORY + "save_only_model: true\neval_on_start: true\nlabel_smoothing_factor: 0.1\n"
+        "train_sampling_strategy: group_by_length\n",
+        {
+            "training.save_only_model": True, "training.eval_on_start": True, "objective.label_smoothing": 0.1,
+            "training.group_by_length": True, "objective.kind": "sft",
+        },
+        [],
+    ),
+    "preferences with knobs of other objectives": (
+        FACTORY + "stage: kto\nlabel_smoothing_factor: 0.1\ngroup_by_length: true\n",
+        {"objective.kind": "kto", "objective.label_smoothing": 0.0, "training.group_by_length": False},
+        [
+            "label_smoothing_factor: 0.1; responses that are compared have no targets to smooth",
+            "group_by_length: True; kto compares each response with the one before it",
+        ],
+    ),
+    "a rate for embeddings": (
+        AXOLOTL + SET + "learning_rate: 2e-4\nembedding_lr_scale: 0.5\ngroup_by_length: true\nsave_only_model: true\n"
+        "optimizer: galore_adamw_8bit\nlora_modules_to_save: [embed_tokens, lm_head]\n",
+        {
+            "training.embedding_learning_rate": 1e-4, "training.group_by_length": True,
+            "training.save_only_model": True, "training.optim": "adamw_8bit",
+        },
+        ["optimizer: 'galore_adamw_8bit'; the recipe has adamw_8bit, the nearest one"],
+    ),
+    "packed records are not grouped": (
+        AXOLOTL + SET + "embedding_lr: 1e-5\nsample_packing: true\ngroup_by_length: true\n",
+        {"training.embedding_learning_rate": 1e-5, "training.group_by_length": False, "data.packing": True},
+        ["group_by_length: True; packed sequences have one length"],
+    ),
     "quantized by another library, packed": (
         FACTORY + "quantization_bit: 3\nquantization_method: hqq\npacking: true\ntemplate: qwen3\n",
         {"quantization.method": "nf4", "data.packing": True},

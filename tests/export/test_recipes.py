@@ -419,7 +419,7 @@ def test_a_choice_that_no_recipe_has_is_listed_with_what_the_recipe_has_instead(
     recipe, lacking = import_settings(file)
     assert (recipe.adapter.r, recipe.training.optim) == (8, "adamw_8bit")
     assert lacking == [
-        "optimizer: 'adamw_torch_8bit'; the recipe has adamw_8bit, the nearest one",
+        "optimizer: 'adamw_torch_8bit'; torchao is not installed, so the recipe has adamw_8bit, the nearest one",
         f"lr_scheduler: 'one_cycle'; the recipe has {Recipe().training.lr_scheduler_type}",
     ]
 

@@ -21,6 +21,7 @@ class AdapterSettings:
         method: name of the adapter method.
         options: its own settings that are set.
         head: outputs of a head that is trained with the adapter; 0 if it predicts tokens.
+        trains_b_only: A stays as it was drawn, as with LoRA-FA.
     """
 
     r: int
@@ -40,9 +41,10 @@ class AdapterSettings:
     method: str = "lora"
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
     head: int = 0
+    trains_b_only: bool = False
 
     @classmethod
-    def of(cls, adapter: "AdapterSection", head: int = 0) -> "AdapterSettings":
+    def of(cls, adapter: "AdapterSection", head: int = 0, *, trains_b_only: bool = False) -> "AdapterSettings":
         targets = adapter.target_modules
         layers, excluded = adapter.layers_to_transform, adapter.exclude_modules
         return cls(
@@ -61,6 +63,7 @@ class AdapterSettings:
             method=adapter.method,
             options=tuple(sorted(adapter.options.items())),
             head=head,
+            trains_b_only=trains_b_only,
         )
 
     def varied(self, changes: Mapping[str, Any]) -> "AdapterSettings":

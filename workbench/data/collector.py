@@ -49,6 +49,7 @@ class StatisticsCollector:
         self._examples: list[Example] = []
         self._counts: Counter[str] = Counter()
         self._largest_id = -1
+        self._class_order = records.class_order
         self._labels: Counter[str] = Counter(dict.fromkeys(labels, 0))
 
     def add(self, sample: Sample, example: Example | None = None) -> None:
@@ -134,7 +135,7 @@ class StatisticsCollector:
 
     def _ordered_labels(self) -> dict[str, int]:
         """How many records have each label, in the order of the labels' ids."""
-        return {label: self._labels[label] for label in in_order(self._labels)}
+        return {label: self._labels[label] for label in in_order(self._labels, self._class_order)}
 
     def _unused_fields(self) -> tuple[UnusedField, ...]:
         """Fields that are not fed, those to ask about first. One is asked about if half of its values look fed."""

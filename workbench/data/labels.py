@@ -36,4 +36,4 @@ def label_names(records: Records, cancelled: Cancelled) -> tuple[str, ...]:
             "Name another column in data.columns, such as {text: body, label: topic}, or add records.",
             kind="data_labels",
         )
-    return tuple(in_order(found))
+    return tuple(in_order(found, records.class_order))

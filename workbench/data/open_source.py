@@ -6,13 +6,14 @@ Opening a source reads only its first rows, to detect their format. The rest is 
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from workbench.data.records.detect import detect
 from workbench.data.records.formats import AnyFormat
 from workbench.data.records.labeled import detect_labeled
+from workbench.data.rows.class_names import ClassNames, names_of_file, with_class_names
 from workbench.data.rows.dataset_info import FILE, DatasetEntry, find_entry, with_usual_turns
 from workbench.data.rows.documents import is_document, read_document
 from workbench.data.rows.folder import folder_source
@@ -33,12 +34,16 @@ _FORMAT_ROWS = 64
 
 @dataclass(frozen=True)
 class Source:
-    """One opened source: how to read its rows, their format, and its weight in the mix."""
+    """One opened source: how to read its rows, their format, and its weight in the mix.
+
+    ``class_names``: by column, the names that stand in place of the numbers of classes.
+    """
 
     name: str
     reading: RowSource
     form: AnyFormat
     weight: float = 1.0
+    class_names: ClassNames = field(default_factory=dict)
 
 
 def open_source(part: SourcePart, stop_at_malformed: bool, *, labeled: bool = False) -> Source:
@@ -51,7 +56,12 @@ def open_source(part: SourcePart, stop_at_malformed: bool, *, labeled: bool = Fa
         WorkbenchError: there is no such source, its first rows cannot be read, or their format is unknown.
     """
     part, reading = _reading(part)
-    return Source(part.name, reading, _detect_format(part, reading.rows, stop_at_malformed, labeled), part.weight)
+    names = _class_names(reading) if labeled else {}
+    if names:
+        eval_rows = with_class_names(reading.eval_rows, names) if reading.eval_rows else None
+        reading = replace(reading, rows=with_class_names(reading.rows, names), eval_rows=eval_rows)
+    form = _detect_format(part, reading.rows, stop_at_malformed, labeled)
+    return Source(part.name, reading, form, part.weight, names)
 
 
 def raw_records(parts: Iterable[SourcePart]) -> list[dict[str, object]]:
@@ -62,6 +72,12 @@ def raw_records(parts: Iterable[SourcePart]) -> list[dict[str, object]]:
     """
     rows = chain.from_iterable(islice(_reading(part)[1].rows(), _FORMAT_ROWS) for part in parts)
     return [row.record for row in rows if row.record]
+
+
+def _class_names(reading: RowSource) -> ClassNames:
+    """The names of classes by column, from the source's features or from what is stored in its files."""
+    stored = (names_of_file(file) for file in reading.files or ())
+    return reading.class_names or next(filter(None, stored), {})
 
 
 def _reading(part: SourcePart) -> tuple[SourcePart, RowSource]:

@@ -130,6 +130,16 @@ class Records:
         return any(isinstance(form, LabeledFormat) and form.record.shape != "text" for form in forms)
 
     @property
+    def class_order(self) -> tuple[str, ...]:
+        """The labels in the order that a dataset's features give them; empty if its sources have none, or differ."""
+        orders = {
+            source.class_names.get(source.form.columns["label"], ())
+            for source in self.sources
+            if isinstance(source.form, LabeledFormat)
+        }
+        return next(iter(orders)) if len(orders) == 1 else ()
+
+    @property
     def documents(self) -> bool:
         """Whether the records are whole documents, which are split into chunks instead of truncated."""
         return all(source.reading.documents for source in self.sources)

@@ -193,4 +193,6 @@ def _loss(shape: ModelShape, step: Step, width: int) -> tuple[int, int]:
         logits = width * step.tokens * shape.vocabulary
         return 12 * step.tokens * shape.vocabulary + logits, logits
     tile = min(step.tokens, LOSS_TILE_TOKENS) * LOSS_TILE_WIDTH * BYTES_OF[step.compute]
-    return tile + (2 * width + 4) * step.tokens * shape.hidden + 12 * 4 * step.tokens, 0
+    # The rows of the targets and the states in float32.
+    smoothing = 2 * 4 * step.tokens * shape.hidden if step.smooths else 0
+    return tile + (2 * width + 4) * step.tokens * shape.hidden + 12 * 4 * step.tokens + smoothing, 0

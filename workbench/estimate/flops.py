@@ -102,6 +102,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | AdapterSettings
     targets, frozen = find_targets(skeleton, settings), frozen_names(skeleton)
     lowest = 0 if settings.bias == "all" else min(map(layers.place, _trained(targets)), default=0)
     added = _added(skeleton, targets, settings)
+    frozen_a = _frozen_a(skeleton, targets, settings) if settings.trains_b_only else {}
     whole = tuple(f"{site.name}." for site in targets.saved_whole)
     has_new_rows = bool(skeleton.root.facts.get("new_tokens"))
     forward = needed = head = base = base_head = 0
@@ -114,7 +115,7 @@ def training_flops(skeleton: Skeleton, adapter: AdapterSection | AdapterSettings
         own, adapted = 2 * _multiplied(skeleton, site), 2 * added.get(site.name, 0)
         # The gradient of trained rows of the output layer is computed for all of its rows.
         is_whole = f"{site.name}.".startswith(whole) or (site.name == skeleton.output and has_new_rows)
-        cost = own * (1 + needs_backward + is_whole) + 3 * adapted
+        cost = own * (1 + needs_backward + is_whole) + 3 * adapted - 2 * frozen_a.get(site.name, 0)
         if site.name == skeleton.output:
             head += cost
             base_head += own
@@ -183,6 +184,17 @@ def _added(skeleton: Skeleton, targets: Targets, settings: AdapterSettings) -> d
             size = size * _experts_a_token(skeleton) // wrapped.tensor.shape[0]
         for site in wrapped.sites:
             found[site.name] = found.get(site.name, 0) + size
+    return found
+
+
+def _frozen_a(skeleton: Skeleton, targets: Targets, settings: AdapterSettings) -> dict[str, int]:
+    """Weights of A, which have no gradient where B alone is trained, by the name of the adapted module."""
+    found: dict[str, int] = {}
+    method = method_of(settings.method)
+    for target in targets.modules:
+        tensors = method.tensors(layer_of(target.site, skeleton), target.r, settings)
+        size = sum(tensor.size for tensor in tensors if tensor.name == "lora_A.weight")
+        found |= dict.fromkeys([site.name for site in target.sites], size)
     return found
 
 

@@ -12,6 +12,7 @@ from workbench.adapters.registry import method_of
 from workbench.adapters.settings import AdapterSettings
 from workbench.errors import WorkbenchError
 from workbench.models.stored_quantization import StoredQuantization
+from workbench.recipe.optimizers import LORA_FA
 from workbench.recipe.resolved import (
     ACCUMULATION,
     CHECKPOINTING,
@@ -57,6 +58,7 @@ class Setup:
         texts: texts per record: 2 where a record is a pair of responses.
         least_micro_batch: the smallest micro-batch that the objective can use.
         tiles_mlp: MLPs are computed in pieces of the sequence.
+        smooths: the loss smooths its targets over the vocabulary.
         keeps_start: a copy of the adapter that the run starts from is kept on the device, as the reference.
     """
 
@@ -77,6 +79,7 @@ class Setup:
     least_micro_batch: int = 1
     keeps_start: bool = False
     tiles_mlp: bool = False
+    smooths: bool = False
 
     @classmethod
     def of(
@@ -102,7 +105,7 @@ class Setup:
         if longest is not None and not data.packing:
             length = min(length, max(longest, MIN_LENGTH))
         return cls(
-            adapter=AdapterSettings.of(recipe.trained_adapter, head_outputs(recipe, labels)),
+            adapter=trained_settings(recipe, labels),
             method=quantization.method,
             double_quant=quantization.double_quant,
             compute_dtype=quantization.compute_dtype,
@@ -118,6 +121,7 @@ class Setup:
             auto_keys=auto_keys(training),
             stored=stored,
             texts=recipe.objective.spec.texts_per_record,
+            smooths=recipe.objective.spec.smooths_tokens and recipe.objective.label_smoothing > 0,
             least_micro_batch=recipe.objective.least_micro_batch,
             tiles_mlp=training.tiled_mlp,
             keeps_start=recipe.objective.spec.has_reference and recipe.adapter.continue_from is not None,
@@ -144,6 +148,7 @@ class Setup:
         adapter = self.adapter.varied(
             {path.removeprefix(_ADAPTER): value for path, value in changes.items() if path.startswith(_ADAPTER)}
         )
+        adapter = replace(adapter, trains_b_only=own.get("optimizer", self.optimizer) == LORA_FA)
         setup = replace(self, adapter=adapter, **own)
         if self.stored and any(getattr(setup, name) != getattr(self, name) for name in _QUANTIZATION):
             raise WorkbenchError(
@@ -159,6 +164,16 @@ class Setup:
         """The recipe, with its ``auto`` settings and its record length replaced by this setup's values."""
         chosen = {path: self.get(path) for path in auto_keys(recipe.training)}
         return with_max_length(resolved(recipe, chosen), self.length)
+
+
+def trained_settings(recipe: Recipe, labels: int | None = None) -> AdapterSettings:
+    """The settings of the adapter that a recipe trains.
+
+    Args:
+        labels: of the records, if known.
+    """
+    head, training = head_outputs(recipe, labels), recipe.training
+    return AdapterSettings.of(recipe.trained_adapter, head, trains_b_only=training.trains_b_only)
 
 
 def head_outputs(recipe: Recipe, labels: int | None = None) -> int:

@@ -57,6 +57,7 @@ class Step:
     is_masked: bool = False
     offloads: bool = False
     tiles: bool = False
+    smooths: bool = False
 
     @property
     def tokens(self) -> int:
@@ -107,6 +108,7 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         # A CPU computes in the memory that they would be moved to.
         tiles=setup.tiles_mlp,
         offloads=setup.checkpointing == OFFLOAD and device.kind == "cuda",
+        smooths=setup.smooths,
     )
 
 

@@ -19,6 +19,12 @@ from workbench.objectives.objective import Trl
 from workbench.recipe.schema import Recipe
 
 
+def smoothing_argument(recipe: Recipe) -> str:
+    """The argument of a loss that smooths its targets; empty if the recipe's does not."""
+    smoothing = recipe.objective.label_smoothing
+    return f", label_smoothing={smoothing}" if smoothing else ""
+
+
 def trl_of(recipe: Recipe) -> Trl | None:
     """TRL's own trainer for a recipe's objective; None for supervised training."""
     return recipe.objective.spec.trl
@@ -56,6 +62,6 @@ def batches_and_training(job: Job, trl: Trl) -> str:
     return (
         (HEAD if spec.has_head else "")
         + BATCHES
-        + collate.format(trainer=trl.trainer)
+        + collate.format(trainer=trl.trainer, smoothing=smoothing_argument(job.recipe))
         + TRAIN.format(config=trl.config, attach=attach, peft_config=peft_config)
     )

@@ -88,7 +88,8 @@ class OnTokens({trainer}):
         # Each record of a step counts the same, as in the run; the model's own loss is a micro-batch's mean.
         labels = inputs.pop("labels")
         outputs = model(**inputs)
-        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum") / num_items_in_batch
+        logits = outputs.logits.float()
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum"{smoothing}) / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
 
 

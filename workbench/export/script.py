@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import workbench.engine.batches
 import workbench.engine.kernels
 import workbench.layers
 from workbench.adapters.registry import method_of, peft_arguments
@@ -32,9 +33,11 @@ from workbench.export.plan import local_base
 from workbench.export.preference_script import (
     batches_and_training,
     imports_of,
+    smoothing_argument,
     training_arguments,
     trl_of,
 )
+from workbench.export.script_optimizer import after_training, before_training, saved_at_a_step
 from workbench.export.script_text import (
     ABOUT_RECIPE,
     ABOUT_RUN,
@@ -46,7 +49,6 @@ from workbench.export.script_text import (
     HEAD,
     LIGER,
     LOAD,
-    LORAPLUS,
     LOSS,
     OFFLOADING,
     PADDING_FREE,
@@ -65,6 +67,7 @@ from workbench.models.language_part import exclusion_pattern
 from workbench.models.tokenizers import load_tokenizer
 from workbench.models.trees import tree_in
 from workbench.progress import Progress
+from workbench.recipe.optimizers import OPTIMIZERS, name_there
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.section import OFFLOAD
@@ -72,6 +75,7 @@ from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
+LENGTH_GROUPS = Path(workbench.engine.batches.__path__[0]) / "length_groups.py"
 _ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))\n'
 _TRAIN = "\ntrainer.train()\n"
 _CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
@@ -149,6 +153,7 @@ def script_of(
         "compiled_layers": training.torch_compile,
         "tiled_mlp": training.tiled_mlp,
     }
+    grouping = _module_text(LENGTH_GROUPS) if training.group_by_length else ""
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
     if recipe.objective.spec.has_head:
@@ -159,24 +164,23 @@ def script_of(
     head = head.format(about=about.format(title=title), here=here)
     compiled = COMPILED.format(uncompiled="[PER_RECORD]" if padding_free else "[]") if training.torch_compile else ""
     train = TRAIN.format(
-        loss=LOSS.format(in_tiles=path.in_tiles, padding_free=padding_free),
+        loss=LOSS.format(in_tiles=path.in_tiles, padding_free=padding_free, smoothing=smoothing_argument(recipe)),
         padding_free=PADDING_FREE if padding_free else "",
         liger=LIGER if liger else "",
         compiled=compiled,
         tiled=TILED if training.tiled_mlp else "",
     )
-    before_training = LORAPLUS.format(ratio=training.loraplus_lr_ratio) if training.loraplus_lr_ratio else ""
-    if method.allocates_ranks:
-        before_training += f"\n{_module_text('rank_allocation')}{ALLOCATION}"
+    allocation = f"\n{_kernel_text('rank_allocation')}{ALLOCATION}" if method.allocates_ranks else ""
+    train_around = before_training(recipe) + allocation + _TRAIN + after_training(recipe)
     resize = RESIZE.format(rows=1 + max(map(max, rows.values()))) if rows else ""
     if trl is not None:
-        text = "".join((head, lines, "\n\n\n", CALLBACK, load, resize, batches_and_training(job, trl)))
+        text = "".join((head, lines, "\n\n\n", CALLBACK, grouping, load, resize, batches_and_training(job, trl)))
         if recipe.objective.spec.has_head:
             text = text.replace('task_type="CAUSAL_LM"', 'task_type="SEQ_CLS"')
         if _offloads(recipe, trl.config):
             text = text.replace(ARGUMENTS, OFFLOADING)
-        return _finished(text, recipe, before_training)
-    text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_module_text, included), load, resize, train))
+        return _finished(text, recipe, train_around)
+    text = "".join((head, lines, "\n\n\n", CALLBACK, *map(_kernel_text, included), grouping, load, resize, train))
     if keeps_start(recipe.adapter):
         text = text.replace(_CAST_NEW, _CAST_NEW + START)
     if _offloads(recipe, "SFTConfig"):
@@ -187,16 +191,16 @@ def script_of(
         text = text.replace(f"{saved})", f"{saved}, save_embedding_layers=False)").replace(
             _ATTACH, _ATTACH + EXPOSE_BIAS
         )
-    return _finished(text, recipe, before_training)
+    return _finished(text, recipe, train_around)
 
 
-def _finished(text: str, recipe: Recipe, before_training: str) -> str:
+def _finished(text: str, recipe: Recipe, train_around: str) -> str:
     """The script with what depends on the adapter's method and start."""
     start = start_of(recipe.adapter.init_lora_weights)
     if start is not None and start.moves_base:
-        text = text.replace(START, f"{START}\n{_module_text('residual_start')}{SUBTRACT}")
+        text = text.replace(START, f"{START}\n{_kernel_text('residual_start')}{SUBTRACT}")
     text = text.replace("LoraConfig", method_of(recipe.adapter.method).config_class)
-    return text.replace(_TRAIN, before_training + _TRAIN)
+    return saved_at_a_step(recipe, text.replace(_TRAIN, train_around))
 
 
 def _kept_start(job: Job) -> Path:
@@ -243,10 +247,14 @@ def _excluded(job: Job) -> str:
     return exclusion_pattern(part.name for part in skeleton.frozen_parts)
 
 
-def _module_text(name: str) -> str:
-    """The source of a kernel module, which imports nothing from this project, as a cell of the script."""
-    folder = workbench.layers if name == "tiled_mlp" else workbench.engine.kernels
-    text = (Path(folder.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+def _kernel_text(name: str) -> str:
+    package = workbench.layers if name == "tiled_mlp" else workbench.engine.kernels
+    return _module_text(Path(package.__path__[0]) / f"{name}.py")
+
+
+def _module_text(file: Path) -> str:
+    """The source of a module that imports nothing from this project, as a cell of the script."""
+    text = file.read_text(encoding="utf-8")
     _, about, code = text.split('"""', 2)
     return "# %% " + "\n# ".join(line for line in about.strip().splitlines() if line) + code + "\n\n"
 
@@ -268,7 +276,7 @@ def sft_arguments(job: Job, precision: Precision) -> dict[str, object]:
         **{name: getattr(training, name) for name in same},
         **_batches(job),
         "router_aux_loss_coef": training.router_aux_loss,
-        "optim": optimizer_here(training.optim)[0],
+        "optim": name_there(optimizer_here(training.optim)[0]),
         "warmup_steps": training.warmup,
         **{name: value for name in _RARELY_SET if (value := getattr(training, name)) != _DEFAULTS[name]},
         "gradient_checkpointing": bool(training.gradient_checkpointing),
@@ -350,10 +358,12 @@ def _write_records(job: Job, data: EncodedData) -> None:
 
 
 def _requirements(versions: Mapping[str, str], recipe: Recipe) -> str:
+    package = OPTIMIZERS[recipe.training.optim].package
+    more = [package.distribution] if package is not None and package.distribution not in _PINNED_PACKAGES else []
     names = (*_PINNED_PACKAGES, *(["liger-kernel"] if recipe.training.kernels == "liger" else []))
     # Without the local part of a version, such as +cpu or +cu126: no index has it for every machine.
     pinned = [f"{name}=={versions[name].partition('+')[0]}" for name in names if name in versions]
-    return "".join(f"{line}\n" for line in (*pinned, *recipe.training.report_to))
+    return "".join(f"{line}\n" for line in (*pinned, *more, *recipe.training.report_to))
 
 
 def _add_notices(job: Job, data: EncodedData) -> None:

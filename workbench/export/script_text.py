@@ -104,7 +104,7 @@ head.__dict__["bias"] = getattr(head.token_adapter.get_base_layer(), "bias", Non
 
 LOSS = """# TRL's head is replaced.
 model.get_base_model().__dict__.pop("forward", None)
-LossHead(model.get_base_model(), in_tiles={in_tiles}, router_loss_is_zero=True)
+LossHead(model.get_base_model(), in_tiles={in_tiles}, router_loss_is_zero=True{smoothing})
 trainer.data_collator = TrainedTokensCollator(pad_token_id=tokenizer.pad_token_id, padding_free={padding_free})
 """
 
@@ -113,14 +113,6 @@ PADDING_FREE = """enable_padding_free(model.get_base_model())
 
 ARGUMENTS = "        **TRAINING,\n"
 OFFLOADING = f"        activation_offloading=torch.cuda.is_available(),\n{ARGUMENTS}"
-
-LORAPLUS = """
-from peft.optimizers import create_loraplus_optimizer
-
-optimizer_class, options = trainer.get_optimizer_cls_and_kwargs(trainer.args, model)
-options |= {{"loraplus_lr_ratio": {ratio}, "loraplus_weight_decay": trainer.args.weight_decay}}
-trainer.optimizer = create_loraplus_optimizer(trainer.model, optimizer_class, **options)
-"""
 
 ALLOCATION = """allocation = RankAllocation(model)
 trainer.add_callback(allocation)

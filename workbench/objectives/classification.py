@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def _cross_entropy(scores: LabelScores, settings: Settings) -> "torch.Tensor":
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(scores.logits, scores.label, reduction="none")
+    smoothing = settings.label_smoothing
+    return cross_entropy(scores.logits, scores.label, reduction="none", label_smoothing=smoothing)
 
 
 CLASSIFICATION = Objective(
@@ -19,6 +20,7 @@ CLASSIFICATION = Objective(
     label="classification",
     help="learn the label of a text, with a head that is trained with the adapter; labels are found in the data.",
     records="labeled",
+    keys=("label_smoothing",),
     label_losses={"cross_entropy": _cross_entropy},
     head="labels",
     price_note="no logits of the vocabulary are computed: a head of one row a label reads the last token of each text.",

@@ -218,6 +218,11 @@ class Objective:
         return self.records in ("pairs", "unpaired")
 
     @property
+    def smooths_tokens(self) -> bool:
+        """Whether ``label_smoothing`` spreads the probability of each trained token over the vocabulary."""
+        return self.records == "texts" and "label_smoothing" in self.keys
+
+    @property
     def has_head(self) -> bool:
         """Whether a head of its own is trained with the adapter, in place of predicting tokens."""
         return self.head != "vocabulary"

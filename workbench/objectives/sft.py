@@ -7,5 +7,6 @@ SFT = Objective(
     label="supervised",
     help="supervised, learn the responses.",
     records="texts",
+    keys=("label_smoothing",),
     llamafactory=OtherTool({"sft": {}, "pt": {}}),
 )

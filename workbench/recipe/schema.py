@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from workbench.adapters.registry import method_of, without_dropout
 from workbench.adapters.starts import start_of
 from workbench.objectives.table import LINKED
+from workbench.recipe.exclusions import check_training
 from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.sections.model import ModelSection
@@ -48,22 +49,9 @@ class Recipe(Section):
                 f"{start.name} does not work with new rows of the embeddings (model.resize_embeddings)",
                 "set it to true",
             )
-        self._check_knobs()
+        check_training(self.training, self.adapter, self.objective, self.data)
         self._check_objective()
         return self
-
-    def _check_knobs(self) -> None:
-        """Refuse settings of the training that the adapter or the objective cannot use."""
-        if self.training.loraplus_lr_ratio and self.adapter.method != "lora":
-            raise excluded(
-                "training.loraplus_lr_ratio", f"{self.adapter.method} has no matrices A and B", "set it to 0"
-            )
-        if self.training.neftune_noise_alpha and self.objective.is_preference:
-            raise excluded(
-                "training.neftune_noise_alpha",
-                f"{self.objective.kind} compares log-probabilities, which noise would change for each response apart",
-                "set it to 0",
-            )
 
     def _check_objective(self) -> None:
         """Refuse what the objective cannot use; a reference is the base with the adapter switched off."""

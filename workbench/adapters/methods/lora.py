@@ -126,6 +126,8 @@ class Lora(Method):
                 kind="adapter_target",
             )
         super().check_layer(layer, r, settings)
+        if settings.trains_b_only and layer.kind in ("embedding", "convolution"):
+            raise lora_fa_refusal(layer.name)
         if layer.kind == "embedding" and settings.lora_bias:
             raise WorkbenchError(
                 f"lora_bias does not work on the embedding {layer.name}.", "Turn it off.", kind="adapter_target"
@@ -142,7 +144,9 @@ class Lora(Method):
         a_shape, b_shape = _shapes(layer, r)
         is_embedding = layer.kind == "embedding"
         found = [
-            AdapterTensor("lora_embedding_A" if is_embedding else "lora_A.weight", a_shape),
+            AdapterTensor(
+                "lora_embedding_A" if is_embedding else "lora_A.weight", a_shape, is_trained=not settings.trains_b_only
+            ),
             AdapterTensor("lora_embedding_B" if is_embedding else "lora_B.weight", b_shape),
         ]
         if settings.lora_bias:
@@ -170,6 +174,15 @@ def _broken_numbers(section: dict[str, Any]) -> dict[str, Any]:
         section["alpha_pattern"] = {name: int(value) for name, value in pattern.items()}
         broken |= {"alpha_pattern": pattern} if any(value % 1 for value in pattern.values()) else {}
     return broken
+
+
+def lora_fa_refusal(name: str) -> WorkbenchError:
+    """The error for a layer that LoRA-FA cannot train."""
+    return WorkbenchError(
+        f"LoRA-FA (training.optim: lora_fa) trains linear layers only, and {name} is none.",
+        "Leave this layer out of adapter.target_modules, or set training.optim to adamw_torch_fused.",
+        kind="adapter_target",
+    )
 
 
 def _check_start(layer: Layer, r: int, settings: AdapterSettings) -> None:

@@ -111,8 +111,10 @@ def label_text(value: object, column: str) -> str:
     raise BadRecord(f"column {column} is {type_in_words(value)}, expected one label")
 
 
-def in_order(labels: Collection[str]) -> list[str]:
-    """Labels in the order of their ids: numbers by value, others by name."""
+def in_order(labels: Collection[str], known: Sequence[str] = ()) -> list[str]:
+    """Labels in the order of their ids: as ``known``, if it has all of them; else numbers by value, others by name."""
+    if known and set(labels) <= set(known):
+        return [label for label in known if label in labels]
     if all(label.lstrip("-").isdecimal() for label in labels):
         return sorted(labels, key=int)
     return sorted(labels)

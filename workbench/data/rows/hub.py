@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.data.rows.class_names import names_of_features
 from workbench.data.rows.row import ReadRows, Row, RowSource
 from workbench.errors import WorkbenchError
 
@@ -43,8 +44,9 @@ def hub_rows(name: str, config: str | None, split: str, streaming: bool) -> RowS
         eval_split = next((other for other in _EVAL_SPLITS if other in splits and other != base), None)
         parts = [_load(name, config, part, streaming) for part in (split, eval_split) if part]
         rows, *eval_rows = (_reader(name, part) for part in parts)
-        return RowSource(rows, eval_rows[0] if eval_rows else None, files=None if streaming else _files(parts))
-
+        names = names_of_features(parts[0].features or {})
+        files = None if streaming else _files(parts)
+        return RowSource(rows, eval_rows[0] if eval_rows else None, files=files, class_names=names)
     except (WorkbenchError, KeyboardInterrupt):
         raise
     except Exception as error:  # anything that the library's file readers or its HTTP client raise

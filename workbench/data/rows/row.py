@@ -5,9 +5,9 @@ import gzip
 import io
 import lzma
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,6 +48,8 @@ class RowSource:
         documents: the rows are whole documents.
         files: the files that contain all rows; None if they are not in files, as for a stream.
         notice: what is read of the source and what is not, for the user.
+        class_names: by column, the names that the source's features give to its numbers, as far as they are known
+            without its files.
     """
 
     rows: ReadRows
@@ -55,6 +57,7 @@ class RowSource:
     documents: bool = False
     files: tuple[Path, ...] | None = None
     notice: str = ""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def shown(path: Path) -> str:

@@ -27,6 +27,7 @@ from workbench.planning.queue import QueueRequest, QueueState
 from workbench.planning.start_checks import check_stored_base
 from workbench.progress import Report
 from workbench.recipe.fused_kernels import check_kernels
+from workbench.recipe.optimizers import check_optimizer
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import parse
 from workbench.recipe.trackers import check_reporters
@@ -311,6 +312,7 @@ def _check(recipe: Recipe, launch: Launch | None) -> None:
         launch.check()
     check_reporters(recipe.training.report_to)
     check_kernels(recipe.training.kernels)
+    check_optimizer(recipe.training.optim)
 
 
 def _call_and_log(command: str, run: RunFolder) -> None:

@@ -19,6 +19,7 @@ from functools import wraps
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 from trl.kernels import ChunkedLogProbFunction
@@ -117,12 +118,22 @@ class LossHead:
         in_tiles: project the trained states in tiles, without holding their logits. Otherwise they are the model's own.
         router_loss_is_zero: return the router's balancing loss with the value 0 and its gradient, for a trainer that
             adds it to the loss that it reports.
+        label_smoothing: the share of the probability that training spreads over the whole vocabulary; evaluations are
+            without it. The log-probabilities of a training step are then those of the smoothed target.
     """
 
-    def __init__(self, model: PreTrainedModel, *, in_tiles: bool = True, router_loss_is_zero: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        in_tiles: bool = True,
+        router_loss_is_zero: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
         self._model = model
         self._in_tiles = in_tiles
         self._router_loss_is_zero = router_loss_is_zero
+        self._label_smoothing = label_smoothing
         self._logit_map: LogitMap | None = None
         self._had_forward = "forward" in model.__dict__
         self._own_forward: Callable[..., ModelOutput] = model.forward
@@ -162,6 +173,10 @@ class LossHead:
             label_mask=torch.ones_like(targets[None], dtype=torch.bool),
             aux_loss=balancing,
         )
+
+    @property
+    def _smooths(self) -> bool:
+        return bool(self._label_smoothing) and self._model.training
 
     def _in_tiled_head(
         self,
@@ -203,6 +218,9 @@ class LossHead:
                 logit_map.factor,
                 ("is_top1",),
             )
+            if self._smooths:
+                lead = lead_of_targets(states, weight[: logit_map.vocabulary], bias, targets, logit_map)
+                log_probs = log_probs - self._label_smoothing * lead
         return log_probs, is_top1, outputs
 
     def _in_own_logits(
@@ -232,7 +250,51 @@ class LossHead:
             logits = logits.index_select(0, positions)
         logits = logits.float()
         log_probs = -torch.nn.functional.cross_entropy(logits, targets.to(logits.device), reduction="none")
+        if self._smooths:
+            lead = logits.gather(1, targets.to(logits.device)[:, None])[:, 0] - logits.mean(-1)
+            log_probs = log_probs - self._label_smoothing * lead
         return log_probs, logits.argmax(-1) == targets.to(logits.device), outputs
+
+
+def lead_of_targets(
+    states: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    logit_map: LogitMap,
+) -> torch.Tensor:
+    """By how much each target's logit exceeds the mean of all; (targets,), float32.
+
+    With it, the loss of a smoothed target is ``-log p + label_smoothing · lead``. Without a cap the mean logit is that
+    of the mean row of the output layer, so that no logits are held; with one it is summed up in tiles.
+
+    Args:
+        weight: rows of the vocabulary; ``bias`` may have more.
+    """
+    targets = targets.to(weight.device)
+    bias = None if bias is None else bias[: len(weight)]
+    factor, cap = logit_map.factor, logit_map.cap
+    if cap is None:
+        direction = weight[targets].float() - weight.mean(0, dtype=torch.float32)
+        lead = (states.float() * direction).sum(-1)
+        if bias is not None:
+            lead = lead + (bias[targets].float() - bias.mean(dtype=torch.float32))
+        return factor * lead
+
+    def capped(logits: torch.Tensor) -> torch.Tensor:
+        return cap * torch.tanh(factor * logits / cap)
+
+    def sum_of_tile(some: torch.Tensor, rows: torch.Tensor, offsets: torch.Tensor | None) -> torch.Tensor:
+        return capped(torch.nn.functional.linear(some, rows, offsets).float()).sum(-1)
+
+    own = (states.float() * weight[targets].float()).sum(-1) + (0.0 if bias is None else bias[targets].float())
+    total = torch.zeros_like(own)
+    size = _TILE[states.is_cuda]
+    for start in range(0, len(weight), size):
+        offsets = None if bias is None else bias[start : start + size]
+        # Computed again in the backward pass, so that no tile is kept.
+        total = total + checkpoint(sum_of_tile, states, weight[start : start + size], offsets, use_reentrant=False)
+    return capped(own) - total / len(weight)
 
 
 def _is_linear(head: torch.nn.Module | None) -> bool:

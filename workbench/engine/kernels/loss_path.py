@@ -41,8 +41,10 @@ class LossPath:
 
         return TrainedTokensCollator(padding, padding_free=self.padding_free)
 
-    def enable(self, model: "PreTrainedModel") -> Callable[[], None]:
+    def enable(self, model: "PreTrainedModel", label_smoothing: float = 0.0) -> Callable[[], None]:
         """Make a model accept ``fused_lm_head=True`` with batches of :meth:`collator`; returns how to undo it.
+
+        ``label_smoothing`` is used in training.
 
         One with a head of its own also accepts ``sequence_ends`` (:mod:`workbench.engine.kernels.sequence_head`).
         """
@@ -50,7 +52,7 @@ class LossPath:
         from workbench.engine.kernels.padding_free import enable_padding_free
         from workbench.engine.kernels.sequence_head import SequenceScores, has_head
 
-        head = LossHead(model, in_tiles=self.in_tiles)
+        head = LossHead(model, in_tiles=self.in_tiles, label_smoothing=label_smoothing)
         scores = SequenceScores(model) if has_head(model) else None
         apart = enable_padding_free(model) if self.padding_free else None
 

@@ -14,14 +14,13 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, NotRequired, Protocol, TypedDict, TypeVar
 
-from workbench.adapters.settings import AdapterSettings
 from workbench.engine.batches.stats import BatchStats
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.hardware import device_facts
 from workbench.errors import WorkbenchError
 from workbench.estimate.flops import TrainingFlops, training_flops
 from workbench.estimate.gpu_peak import GpuPeak, gpu_peak
-from workbench.estimate.setup import head_outputs
+from workbench.estimate.setup import trained_settings
 from workbench.models.trees import skeleton_in_catalog, tree_in
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.runs.step_times import PARTS
@@ -175,7 +174,7 @@ def clock_for(recipe: ResolvedRecipe, base: LoadedBase) -> AnyClock:
 def _flops(recipe: ResolvedRecipe, base: LoadedBase) -> TrainingFlops | None:
     try:
         skeleton = skeleton_in_catalog(recipe.model) or tree_in(base.local.folder, recipe.model)
-        settings = AdapterSettings.of(recipe.trained_adapter, head_outputs(recipe))
+        settings = trained_settings(recipe)
         flops = training_flops(skeleton, settings, bool(recipe.training.gradient_checkpointing))
         return flops.with_passes(recipe.objective.extra_passes)
     except WorkbenchError:

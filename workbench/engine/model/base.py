@@ -236,12 +236,12 @@ class LoadedBase:
         finally:
             undo()
 
-    def enable_loss_path(self, path: LossPath) -> None:
-        """Accept the batches of a path until :meth:`prepare_for_chat`."""
+    def enable_loss_path(self, path: LossPath, label_smoothing: float = 0.0) -> None:
+        """Accept the batches of a path until :meth:`prepare_for_chat`; training smooths its targets so much."""
         self._disable_loss_path()
         # TRL's trainer leaves a head of its own on the model.
         self.model.__dict__.pop("forward", None)
-        self._undo_loss_path = path.enable(self.model)
+        self._undo_loss_path = path.enable(self.model, label_smoothing)
 
     def _disable_loss_path(self) -> None:
         if self._undo_loss_path is not None:

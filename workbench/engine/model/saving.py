@@ -26,7 +26,9 @@ _TRAINER_FILES = (
     "workbench*.json",
     "rank_allocation*",
     "manifest.json",
+    "trained_weights.safetensors",
 )
+_TRAINED = "trained_weights.safetensors"
 
 
 def save_adapter(
@@ -77,6 +79,25 @@ def load_adapter(model: "PeftModel", folder: Path) -> None:
     if is_saved_as_plain(model):
         weights = trained_part(weights, get_peft_model_state_dict(model, save_embedding_layers=False))
     set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
+
+
+def save_trained_weights(model: "PeftModel", folder: Path) -> None:
+    """Save the weights that are trained, where the adapter in a checkpoint holds averages of them."""
+    from safetensors.torch import save_file
+
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    save_file({name: weight.detach().contiguous() for name, weight in trained.items()}, folder / _TRAINED)
+
+
+def load_trained_weights(model: "PeftModel", folder: Path) -> None:
+    """Load what :func:`save_trained_weights` saved; does nothing for other checkpoints."""
+    if not (folder / _TRAINED).is_file():
+        return
+    from safetensors.torch import load_file
+
+    own = dict(model.named_parameters())
+    for name, weight in load_file(folder / _TRAINED).items():
+        own[name].data.copy_(weight)
 
 
 def _replace(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from workbench.engine.model.precision import Precision
 from workbench.engine.model.sharded import is_sharded
 from workbench.models.stored_quantization import StoredQuantization
+from workbench.recipe.optimizers import name_there
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.sections.quantization import QuantizationSection
 from workbench.recipe.trackers import PROJECT
@@ -85,7 +86,7 @@ def sft_config(recipe: ResolvedRecipe, precision: Precision, output: Path) -> "S
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        optim=training.optim,
+        optim=name_there(training.optim),
         adam_beta1=training.adam_beta1,
         adam_beta2=training.adam_beta2,
         adam_epsilon=training.adam_epsilon,

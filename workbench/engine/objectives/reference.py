@@ -27,11 +27,12 @@ class Reference:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within, the model is the reference, and computes without a gradient."""
+        required_grad = [parameter.requires_grad for parameter in self._trained]
         with torch.no_grad(), self._starting_weights() if self._start else self._model.disable_adapter():
             yield
         # PEFT switches gradients by its own rules when an adapter is switched on.
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
+        for parameter, required in zip(self._trained, required_grad, strict=True):
+            parameter.requires_grad_(required)
 
     @contextmanager
     def _starting_weights(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.adapters.registry import adapter_method
 from workbench.errors import WorkbenchError
+from workbench.recipe.optimizers import OPTIMIZERS
 from workbench.recipe.sections.training import TrainingSection
 from workbench.units import size_in
 
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 _MIN_BYTES = 200_000_000
 # Tokenizer, configuration and template, which every adapter folder contains besides the weights.
 _OTHER_FILES_BYTES = 20_000_000
-# Bytes of optimizer state per byte of trained weights, mostly 4: two moments in float32 for bfloat16 weights.
-_OPTIMIZER_SHARE = {
-    "sgd": 0, "adafactor": 1, "adagrad": 1, "rmsprop": 1, "adamw_torch": 2, "adamw_torch_fused": 2,
-    "lion_32bit": 2, "lion_8bit": 2, "paged_lion_32bit": 2, "paged_lion_8bit": 2, "ademamix": 6,
-    "paged_ademamix_32bit": 6,
-}  # fmt: skip
 
 
 def check_disk(folder: Path) -> None:
@@ -41,11 +36,12 @@ def check_room_for_checkpoints(folder: Path, training: TrainingSection, model: "
     method = adapter_method(model.peft_config[model.active_adapter].to_dict())
     # What the method keeps, beside all ranks of its weights.
     kept = method.kept_copies + method.allocates_ranks
-    checkpoint = weights * (1 + _OPTIMIZER_SHARE.get(training.optim, 4) + kept)
+    checkpoint = weights * (1 + OPTIMIZERS[training.optim].largest_share + kept)
+    planned = weights * (1 + kept) if training.save_only_model else checkpoint
     # A stop writes one checkpoint even if the recipe plans none.
     checkpoints = training.save_total_limit + 1 if training.save_steps else 1
     adapters = 3 if training.keep == "best" else 2
-    total = checkpoints * checkpoint + adapters * weights
+    total = (checkpoints - 1) * planned + checkpoint + adapters * weights
     purpose = f"{size_in('GB', total)} for {checkpoints} checkpoints and the adapter"
     _check_free(folder, max(total, _MIN_BYTES), purpose)
 

@@ -83,8 +83,10 @@ class RunEnd:
         if exit_reason == "stopped":
             # A checkpoint, so that the run can be resumed later.
             session.step_controls.save()
+            session.settle()
         else:
             session.evaluate(session.step)
+            session.settle()
             if session.load_best():
                 kept_step = session.best.step
         session.save(self._run.adapter)

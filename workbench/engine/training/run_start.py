@@ -46,6 +46,12 @@ def record_start(
         )
         for problem in damaged:
             warnings.warn(f"{problem}. Using the previous one.", kind="checkpoint")
+        if checkpoint is not None and checkpoint.step and not any(checkpoint.path.glob("optimizer*")):
+            warnings.warn(
+                f"{checkpoint.path.name} holds the weights only (training.save_only_model): the optimizer starts anew, "
+                "so this run is not the one that was interrupted.",
+                kind="resume",
+            )
         return checkpoint
     journal.write(
         RunStarted(
@@ -62,4 +68,10 @@ def record_start(
             format=FORMAT,
         )
     )
+    if recipe.training.save_only_model and recipe.training.save_steps:
+        warnings.warn(
+            "Planned checkpoints hold the weights only (training.save_only_model): after a crash this run cannot be "
+            "resumed exactly. A stop or a pause saves everything.",
+            kind="resume",
+        )
     return None

@@ -10,7 +10,9 @@ from workbench.engine.model.adapters import check_fit, check_same_base
 from workbench.engine.model.base import LoadedBase
 from workbench.engine.model.new_rows import embedding_rows
 from workbench.engine.model.saving import copy_adapter, load_adapter
+from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.engine.steering.ranks import Ranks
+from workbench.engine.training.starting_head import check_starting_head, is_head, reorder_head
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.adapter import AdapterSection
@@ -27,20 +29,25 @@ if TYPE_CHECKING:
 _FREE = {"target_modules", "exclude_modules", "modules_to_save", "init_lora_weights", "init_weights"}
 
 
-def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks) -> str:
+def keep_starting_adapter(
+    home: Home, run: RunFolder, recipe: Recipe, base: LoadedBase, ranks: Ranks, head: SequenceHead | None = None
+) -> list[str]:
     """Copy the adapter that a run starts from into its folder, so that it resumes even if the other one is gone.
 
     An adapter that no run of this home made may name its base otherwise: the recipe's base counts, if the shapes fit.
 
+    Args:
+        head: what the recipe's adapter predicts with a head of its own.
+
     Returns:
-        A notice if the adapter names another base; else nothing.
+        Notices: that the adapter names another base, or that its head is a new one.
 
     Raises:
         WorkbenchError: there is no such adapter, it belongs to another base, or its settings are not the recipe's.
     """
     name = recipe.adapter.continue_from
     if name is None or (run.start / "adapter_config.json").is_file():
-        return ""
+        return []
     target = resolve(home, name, names_base=False)
     if target.adapter is None:
         raise WorkbenchError(
@@ -54,14 +61,25 @@ def keep_starting_adapter(home: Home, run: RunFolder, recipe: Recipe, base: Load
     _check_rows(base, name, check_fit(base, target.adapter, config))
     _check_settings(name, recipe.adapter, target.adapter)
     folder = target.adapter
-    ranks.first_before_others(lambda: copy_adapter(folder, run.start) if ranks.is_first else None)
+    theirs = SequenceHead.of(folder, config)
+    check_starting_head(name, recipe.objective.kind, head, theirs)
+
+    def keep() -> None:
+        copy_adapter(folder, run.start)
+        if head is not None and theirs is not None:
+            reorder_head(run.start, theirs, head)
+
+    ranks.first_before_others(lambda: keep() if ranks.is_first else None)
+    notices = []
+    if head is not None and theirs is None:
+        notices.append(f"{name} predicts tokens: its layers are taken over, and the head of {head.kind} is a new one.")
     named = str(config.get("base_model_name_or_path") or "")
-    if target.run is not None or base.is_named(named):
-        return ""
-    return (
-        f"adapter.continue_from: {name} names {named or 'no model'} as its base. It is continued on "
-        f"{base.section.source}, whose layers have the same shapes."
-    )
+    if target.run is None and not base.is_named(named):
+        notices.append(
+            f"adapter.continue_from: {name} names {named or 'no model'} as its base. It is continued on "
+            f"{base.section.source}, whose layers have the same shapes."
+        )
+    return notices
 
 
 def _check_base_of_run(base: LoadedBase, model: ModelSection, name: str) -> None:
@@ -122,6 +140,9 @@ def load_starting_weights(base: LoadedBase, run: RunFolder, name: str) -> "dict[
     from peft import get_peft_model_state_dict
 
     own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if not any(map(is_head, kept)):
+        # A new head on an adapter that predicts tokens.
+        own = {key for key in own if not is_head(key)}
     if own != kept:
         first = min(own ^ kept)
         raise WorkbenchError(

@@ -34,6 +34,7 @@ from workbench.models.sources import find_config
 from workbench.models.stored_quantization import recipe_as_loaded, stored_quantization
 from workbench.progress import Progress
 from workbench.recipe.fused_kernels import check_kernels
+from workbench.recipe.optimizers import check_optimizer
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import to_yaml
 from workbench.recipe.trackers import check_reporters
@@ -159,9 +160,10 @@ class Training:
         if self.ranks.is_first:
             check_reporters(self.recipe.training.report_to)
             check_kernels(self.recipe.training.kernels)
+            check_optimizer(self.recipe.training.optim)
         while True:
             session = self._prepare(checkpoint)
-            if checkpoint is None or checkpoint.step == 0:
+            if (checkpoint is None or checkpoint.step == 0) and self.recipe.training.eval_on_start:
                 session.evaluate(0)
             self._raise_if_stopped()
             meter = PeakMeter()

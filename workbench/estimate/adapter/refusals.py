@@ -23,6 +23,7 @@ def check_parameters(settings: AdapterSettings) -> None:
         "lora_dropout": (settings.lora_dropout > 0 and not settings.dropout_is_default, "adapter.lora_dropout=0"),
         "DoRA": (settings.use_dora, "adapter.use_dora=false"),
         "lora_bias": (settings.lora_bias, "lora_bias=false"),
+        "LoRA-FA": (settings.trains_b_only, "training.optim=adamw_torch_fused"),
         f"init_lora_weights {start}": (
             isinstance(start, str) and start != "gaussian",
             "adapter.init_lora_weights=true",

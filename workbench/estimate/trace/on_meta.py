@@ -44,7 +44,10 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
         hidden = skeleton.root.facts.get("hidden_size")
         peft.get_base_model().score = nn.Linear(int(hidden or 0), 1, bias=False, device="meta")
     for name, parameter in peft.named_parameters():
-        if parameter.requires_grad:
+        if recipe.training.trains_b_only and "lora_A" in name:
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(getattr(torch, step.dtypes.adapter))
+        elif parameter.requires_grad:
             dtype = "float32" if method.is_float32(name) else step.dtypes.adapter
             parameter.data = parameter.data.to(getattr(torch, dtype))
     if step.checkpointing != "none":

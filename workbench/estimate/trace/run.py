@@ -185,6 +185,11 @@ def _tiled(
             head = base.get_output_embeddings()
             # PEFT's wrapper for trained rows has no bias.
             loss = TiledLoss.apply(hidden, head.weight, getattr(head, "bias", None), recorder)
+            if step.smooths:
+                # As `lead_of_targets` of the loss head.
+                recorder.label = LOSS
+                loss = loss + (hidden.float() * torch.empty_like(hidden, dtype=torch.float32)).sum(-1).sum()
+                recorder.label = BACKWARD
     del hidden
     loss.backward()
     return []

@@ -157,7 +157,7 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     # What only some steps have is no part of the key of the others, which are those of the shipped timelines.
     parts |= {
         name: value
-        for name in ("autocast", "keeps_outputs", "is_masked", "offloads", "tiles")
+        for name in ("autocast", "keeps_outputs", "is_masked", "offloads", "tiles", "smooths")
         if (value := getattr(step, name))
     }
     if adapter.method != DEFAULT:
@@ -170,6 +170,8 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
         parts |= {"excluded": adapter.exclude_modules, "pattern": adapter.layers_pattern}
     if step.reads_texts:
         parts["reads_texts"] = True
+    if adapter.trains_b_only:
+        parts["trains_b_only"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -46,6 +46,9 @@ SAME = {
     "neftune_noise_alpha": "training.neftune_noise_alpha",
     "loraplus_lr_ratio": "training.loraplus_lr_ratio",
     "optimizer": "training.optim",
+    "embedding_lr": "training.embedding_learning_rate",
+    "group_by_length": "training.group_by_length",
+    "save_only_model": "training.save_only_model",
     "eval_steps": "training.eval_steps",
     "early_stopping_patience": "training.early_stopping_patience",
 }
@@ -81,6 +84,7 @@ _COMPOSED = (
 _RARE = (
     "peft_", "lora_rank_", "lora_alpha_p", "adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs",
     "tiled_mlp",
+    "embedding_lr", "group_by_length", "save_only_model",
 )  # fmt: skip
 # Its ORPO reads both sides as whole conversations, its reward models single prompts as text.
 LAYOUTS: Mapping[str, Layout] = {"orpo": "whole", "reward": "flat"}

@@ -15,7 +15,7 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.section import OFFLOAD
 
 _TAKEN_APART = ("optimizer", "lr_scheduler", "lr_scheduler_kwargs", "warmup_ratio", "warmup_steps", "eval_steps",
-                "neftune_noise_alpha")  # fmt: skip
+                "neftune_noise_alpha", "group_by_length")  # fmt: skip
 _BATCH: dict[str, object] = {
     "training.per_device_train_batch_size": 1,
     "training.gradient_accumulation_steps": 1,
@@ -121,6 +121,13 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
         take_datasets(imported, folder)
     _take_template(imported)
     imported.take_noise("neftune_noise_alpha", "noisy_embedding_alpha")
+    imported.take_grouping()
+    if scale := imported.take("embedding_lr_scale"):
+        rate = recipe.get("training.learning_rate")
+        if isinstance(scale, int | float) and isinstance(rate, int | float):
+            recipe["training.embedding_learning_rate"] = rate * scale
+        else:
+            imported.lack("embedding_lr_scale", scale)
     if (longer := imported.take("excess_length_strategy", "drop")) != "truncate":
         imported.lack("excess_length_strategy", longer, "records that are longer than sequence_len are truncated here")
     imported.default(_DEFAULTS)

@@ -44,7 +44,7 @@ _NO_TRAINING = ("export_dir", "do_predict", "predict_with_generate", "infer_back
 _IGNORED = (
     "do_train", "do_eval", "output_dir", "overwrite_output_dir", "overwrite_cache", "preprocessing_num_workers",
     "preprocessing_batch_size", "dataloader_num_workers", "dataloader_pin_memory", "plot_loss", "ddp_timeout",
-    "flash_attn", "run_name", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size", "save_only_model",
+    "flash_attn", "run_name", "eval_strategy", "evaluation_strategy", "per_device_eval_batch_size",
     "include_num_input_tokens_seen", "resume_from_checkpoint", "low_cpu_mem_usage", "use_fast_tokenizer",
     "pissa_convert", "use_reentrant_gc", "tokenized_path", "cache_dir", "logging_dir", "pure_bf16", "use_swanlab",
     "swanlab_project", "swanlab_run_name", "swanlab_mode", "eval_on_each_dataset", "media_dir", "swanlab_workspace",
@@ -122,10 +122,18 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
         _take_packing(imported, is_pretraining=stage == "pt")
     imported.take_held_out_share("val_size")
     imported.take_checkpoints()
-    imported.take_noise("neftune_noise_alpha")
+    _take_knobs(imported)
     imported.default({**_DEFAULTS, **_DEFAULTS_OF[kind]})
     imported.ignore(_IGNORED)
     return imported.finish(origin, "dataset")
+
+
+def _take_knobs(imported: ImportedSettings) -> None:
+    """Take what changes the loss, the order of the records and the evaluations."""
+    imported.take_noise("neftune_noise_alpha")
+    imported.take_smoothing("label_smoothing_factor")
+    imported.take_grouping()
+    imported.move({"eval_on_start": "training.eval_on_start"})
 
 
 def _take_adapter(imported: ImportedSettings, kind: str, folder: Path) -> None:

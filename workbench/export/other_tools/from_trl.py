@@ -27,6 +27,10 @@ SAME = {
     "per_device_train_batch_size": "training.per_device_train_batch_size",
     "gradient_checkpointing": "training.gradient_checkpointing",
     "data_seed": "training.data_seed",
+    "save_only_model": "training.save_only_model",
+    "eval_on_start": "training.eval_on_start",
+    # Unsloth's, beside TRL's.
+    "embedding_learning_rate": "training.embedding_learning_rate",
 }
 _DEFAULTS: dict[str, object] = {
     "adapter.r": 16,
@@ -52,7 +56,7 @@ _IGNORED = (
     "per_device_eval_batch_size", "gradient_checkpointing_kwargs", "use_cpu", "run_name", "logging_dir", "push_to_hub",
     "hub_model_id", "dataset_test_split", "dataset_streaming", "lora_task_type", "padding_free", "dataset_text_field",
     "dataloader_num_workers", "log_level", "overwrite_output_dir", "logging_strategy", "precompute_ref_log_probs",
-    "save_only_model", "use_peft", "eos_token", "logging_first_step", "remove_unused_columns",
+    "use_peft", "eos_token", "logging_first_step", "remove_unused_columns",
 )  # fmt: skip
 
 
@@ -86,6 +90,8 @@ def from_trl(values: dict[str, object], folder: Path, origin: str, kind: str = "
     imported.take_optimizer("optim")
     imported.take_schedule("lr_scheduler_type", "lr_scheduler_kwargs")
     imported.take_noise("neftune_noise_alpha")
+    imported.take_smoothing("label_smoothing_factor")
+    imported.take_grouping()
     imported.take_interval("eval_steps", "training.eval_steps")
     imported.take_checkpoints()
     imported.take_reporters("report_to")

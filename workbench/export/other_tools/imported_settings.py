@@ -8,7 +8,9 @@ from pathlib import Path
 from workbench.errors import Problem, WorkbenchError
 from workbench.export.other_tools.optimizers import our_optimizer
 from workbench.objectives.objective import Objective, OtherTool
+from workbench.objectives.table import OBJECTIVES
 from workbench.recipe.fields import setting_of
+from workbench.recipe.optimizers import OPTIMIZERS, lacking_package
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import RecipeError, parse_usable
 from workbench.recipe.trackers import REPORTERS
@@ -90,7 +92,10 @@ class ImportedSettings:
         self.recipe["training.optim"] = ours
         self._names["training.optim"] = key
         if not is_same:
-            self.lack(key, name, f"the recipe has {ours}, the nearest one")
+            known = OPTIMIZERS.get(str(name).strip().lower())
+            package = lacking_package(known.name) if known is not None else None
+            why = f"{package.distribution} is not installed, so " if package is not None else ""
+            self.lack(key, name, f"{why}the recipe has {ours}, the nearest one")
 
     def take_schedule(self, key: str, options: str) -> None:
         """Take the learning rate schedule, its arguments and the warm-up, by transformers' names."""
@@ -122,6 +127,30 @@ class ImportedSettings:
                 self._names["training.neftune_noise_alpha"] = key
             else:
                 self.lack(key, value, "responses that are compared get no noise")
+
+    def take_smoothing(self, key: str) -> None:
+        """Take the smoothing of targets, which transformers has for supervised training and classification."""
+        if value := self.take(key):
+            if OBJECTIVES[str(self.recipe.get("objective.kind", "sft"))].is_preference:
+                self.lack(key, value, "responses that are compared have no targets to smooth")
+            else:
+                self.recipe["objective.label_smoothing"] = value
+                self._names["objective.label_smoothing"] = key
+
+    def take_grouping(self) -> None:
+        """Take the order by length, which has another name since transformers 5; another order is listed."""
+        strategy = self.take("train_sampling_strategy", "random")
+        if strategy not in ("random", "group_by_length"):
+            self.lack("train_sampling_strategy", strategy, "records come in random order")
+        if not (self.take("group_by_length") or strategy == "group_by_length"):
+            return
+        if self.recipe.get("data.packing"):
+            self.lack("group_by_length", True, "packed sequences have one length")
+        elif self.recipe.get("objective.kind") == "kto":
+            self.lack("group_by_length", True, "kto compares each response with the one before it")
+        else:
+            self.recipe["training.group_by_length"] = True
+            self._names["training.group_by_length"] = "group_by_length"
 
     def take_reporters(self, key: str) -> None:
         """Take the trackers that the metrics are logged to; all and none are words of transformers."""

@@ -38,6 +38,7 @@ SAME = {
     "loraplus_lr_ratio": "training.loraplus_lr_ratio",
     "data_seed": "training.data_seed",
     "optim": "training.optim",
+    "save_only_model": "training.save_only_model",
     "eval_steps": "training.eval_steps",
     "early_stopping_steps": "training.early_stopping_patience",
 }
@@ -55,7 +56,7 @@ SAME_OF = {
 # LLaMA-Factory's settings of OFT that are options of the method.
 OFT = ("oft_block_size", "module_dropout")
 # Settings that are written where they are not at their defaults.
-_RARE = ("adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs")
+_RARE = ("adam_", "neftune_", "loraplus_", "warmup_steps", "lr_scheduler_kwargs", "save_only_model")
 # The templates that have the same name and wording in both.
 TEMPLATES = ("alpaca", "chatml")
 _COMPOSED = (
@@ -82,6 +83,8 @@ _COMPOSED = (
     "training.report_to",
     "training.save_steps",
     "training.keep",
+    "training.eval_on_start",
+    "training.group_by_length",
     "output.name",
     "output.dir",
 )
@@ -141,6 +144,13 @@ def to_llamafactory(recipe: ResolvedRecipe, model: str, files: list[RecordFile])
         values["eval_strategy"] = "steps"
     if training.early_stopping_patience or training.keep == "best":
         values |= {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+    if training.eval_on_start and any(file.held_out for file in files):
+        values["eval_on_start"] = True
+    if training.group_by_length:
+        values["train_sampling_strategy"] = "group_by_length"
+    if recipe.objective.spec.smooths_tokens and recipe.objective.label_smoothing:
+        values["label_smoothing_factor"] = recipe.objective.label_smoothing
+        understood.append("objective.label_smoothing")
     if recipe.objective.is_preference:
         objective = named_there(recipe.objective, "llamafactory")
         stage, _, loss = objective.choice.partition("/")

@@ -1,10 +1,8 @@
 """Other tools' names of optimizers, and ours."""
 
-from typing import get_args
+from workbench.recipe.optimizers import LORA_FA, OPTIMIZERS, lacking_package, usable
 
-from workbench.recipe.sections.training import TrainingSection
-
-_OURS = frozenset(get_args(TrainingSection.model_fields["optim"].annotation))
+_THEIRS = frozenset(usable()) - {LORA_FA}
 # The same optimizer under another name.
 _SAME = {
     "adamw": "adamw_torch",
@@ -22,11 +20,16 @@ _SMALL = ("8bit", "4bit", "fp8")
 
 
 def our_optimizer(name: str) -> tuple[str, bool]:
-    """The optimizer of ours for another tool's name, and whether it is the same one; else it is the nearest."""
+    """The optimizer of ours for another tool's name, and whether it is the same one; else it is the nearest.
+
+    One whose package is not installed is replaced too: such a recipe could not start.
+    """
     folded = name.strip().lower()
     same = _SAME.get(folded, folded)
-    if same in _OURS:
+    if same in _THEIRS and lacking_package(same) is None:
         return same, True
+    if same in OPTIMIZERS and OPTIMIZERS[same].instead:
+        return OPTIMIZERS[same].instead, False
     is_small = any(mark in folded for mark in _SMALL)
     for family, (small, large) in _BY_BITS.items():
         if family in folded:

@@ -42,7 +42,9 @@ class ObjectiveSection(Section):
     )
     label_smoothing: float = setting(
         0.0,
-        "Used with cpo, simpo and the loss robust of dpo: probability that a pair is labeled the wrong way round.",
+        "sft and classification: share of the probability that is spread over all tokens or labels, against "
+        "overconfidence; held-out losses are without it. cpo, simpo and the loss robust of dpo: probability that a "
+        "pair is labeled the wrong way round.",
         steps=(0.0, 0.05, 0.1, 0.2),
         ge=0.0,
         lt=0.5,

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from workbench.recipe.sections.section import AUTO, OFFLOAD, Auto, Offload, Section, setting
+from workbench.recipe.optimizers import LORA_FA, OPTIMIZERS, usable
+from workbench.recipe.sections.section import AUTO, OFFLOAD, Auto, Offload, Section, excluded, setting
 from workbench.recipe.trackers import Reporter
 
 MAX_MICRO_BATCHES = 65536
@@ -77,18 +78,23 @@ class TrainingSection(Section):
         0.0, "NEFTune: add uniform noise of this strength to the embeddings during training. 0: off; the paper has 5.",
         up="less overfitting on small instruction sets, then noise", steps=(0.0, 5.0, 10.0, 15.0), ge=0, le=1000,
     )  # fmt: skip
-    optim: Literal[
-        "adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "adafactor", "sgd",
-        "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit",
-        "ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "adagrad", "rmsprop",
-    ] = setting(
+    optim: str = setting(
         "adamw_torch_fused",
         "Optimizer. AdamW keeps 8 bytes per trained parameter, the 8-bit variants 2; paged "
-        "variants spill to host memory. Lion keeps half as much and wants a tenth of the learning rate.",
-    )  # fmt: skip
+        "variants spill to host memory. Lion keeps half as much and wants a tenth of the learning rate. lora_fa: "
+        "LoRA-FA, which trains B and leaves A frozen. Some need a package of their own, which is named where missing.",
+        choices=usable(),
+    )
     loraplus_lr_ratio: float = setting(
         0.0, "LoRA+: learning rate of B as a multiple of A's, which is learning_rate. 0: the same. The paper has 16.",
         up="B learns faster", steps=(0.0, 2.0, 4.0, 8.0, 16.0), ge=0, le=1000,
+    )  # fmt: skip
+    embedding_learning_rate: float = setting(
+        0.0,
+        "Peak learning rate of trained embeddings and output layers: embed_tokens and lm_head in modules_to_save, "
+        "LoRA on them, and rows of new tokens. 0: learning_rate. A tenth to a half of it is usual for continued "
+        "pretraining.",
+        up="embeddings learn faster, then forget", steps=(0.0, 1e-6, 5e-6, 1e-5, 2e-5, 5e-5), ge=0, le=1,
     )  # fmt: skip
     adam_beta1: float = setting(
         0.9, "Decay of the mean of gradients in AdamW, Lion and AdEMAMix.", steps=(0.8, 0.9, 0.95), ge=0, lt=1
@@ -98,6 +104,11 @@ class TrainingSection(Section):
         ge=0, lt=1,
     )  # fmt: skip
     adam_epsilon: float = setting(1e-8, "Added to the denominator of AdamW, against division by zero.", ge=0, le=1)
+    group_by_length: bool = setting(
+        False,
+        "Put records of similar length into the same step: less padding where batches are padded, and steps of more "
+        "even length. The order is less random.",
+    )
     gradient_checkpointing: bool | Auto | Offload = setting(
         AUTO,
         "Recompute activations in the backward pass: far less memory for about a quarter more time. offload: also keep "
@@ -127,6 +138,9 @@ class TrainingSection(Section):
         0, "Evaluate every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 10, 50, 100, 500), ge=0, le=100_000_000,
     )  # fmt: skip
+    eval_on_start: bool = setting(
+        True, "Evaluate the base on the held-out records before the first step, to compare with."
+    )
     save_steps: int = setting(
         100, "Save a checkpoint every this many optimizer steps. 0: only at the end.", unit="steps",
         steps=(0, 20, 50, 100, 500), ge=0, le=100_000_000,
@@ -138,6 +152,11 @@ class TrainingSection(Section):
         unit="checkpoints",
         ge=1,
         le=10_000,
+    )
+    save_only_model: bool = setting(
+        False,
+        "Leave optimizer and random states out of the planned checkpoints, which are then adapters only. A run that "
+        "ends in a crash resumes from one without being exact; a stop or a pause still saves everything.",
     )
     early_stopping_patience: int = setting(
         0, "Early stopping after this many evaluations without a better held-out loss. 0: off.",
@@ -157,6 +176,21 @@ class TrainingSection(Section):
     data_seed: int | None = setting(
         None, "Random seed of the record order alone. Empty: the same as seed.", ge=0, le=2**32 - 1
     )
+
+    @field_validator("optim")
+    @classmethod
+    def _check_optim(cls, name: str) -> str:
+        known = OPTIMIZERS.get(name)
+        if known is None:
+            raise excluded("training.optim", f"there is no optimizer {name!r}", f"expected {', '.join(usable())}")
+        if known.refusal:
+            raise excluded("training.optim", f"{name} {known.refusal}", f"set it to {known.instead}")
+        return name
+
+    @property
+    def trains_b_only(self) -> bool:
+        """Whether A stays as it was drawn."""
+        return self.optim == LORA_FA
 
     @property
     def warmup(self) -> float:

@@ -86,7 +86,8 @@ class HeldOut:
             phase = progress.phase if step else "base evaluation"
             self._context.report(progress.model_copy(update={"phase": phase}))
 
-        evaluated = self._evaluate(step, held_out, batch, report)
+        with self._trainer.averaged():
+            evaluated = self._evaluate(step, held_out, batch, report)
         if evaluated is None:
             return False
         loss, event = evaluated

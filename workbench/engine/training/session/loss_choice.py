@@ -39,7 +39,8 @@ def choose_loss_path(context: Context, base: LoadedBase, data: EncodedData, hist
 def use_loss_path(context: Context, base: LoadedBase, trainer: WorkbenchTrainer, check: LossCheck) -> None:
     """Make the model and the trainer compute the loss as checked, with a warning if not the fastest way."""
     path, problem = check.path, check.problem
-    base.enable_loss_path(path)
+    objective = context.recipe.objective
+    base.enable_loss_path(path, objective.label_smoothing if objective.spec.smooths_tokens else 0.0)
     trainer.take(path)
     if problem and (path != PADDED or ": loss " in problem):
         context.warnings.warn(f"{problem[0].upper()}{problem[1:]}. The batches of this run: {path}.", kind="loss_path")

@@ -21,9 +21,11 @@ from workbench.engine.training.session.context import Context
 from workbench.engine.training.starting_adapter import keep_starting_adapter, load_starting_weights
 from workbench.engine.training.starts.attach import attach_adapter
 from workbench.engine.training.trainers.optimizer import optimizer_here
+from workbench.engine.training.trainers.parameter_groups import OptimizerKnobs, check_trains_embeddings, freeze_a
 from workbench.engine.training.trainers.records import TRAINERS
 from workbench.engine.training.trainers.trainer import WorkbenchTrainer
 from workbench.errors import WorkbenchError
+from workbench.recipe.optimizers import OPTIMIZERS
 from workbench.recipe.schema import Recipe
 from workbench.recipe.text import edit
 
@@ -58,17 +60,24 @@ def make_trainer(
     # The adapter's initial values are drawn when it is attached, before the trainer sets the seed.
     torch.manual_seed(recipe.training.seed)
     start = recipe.adapter.continue_from
-    if notice := keep_starting_adapter(context.home, context.run, recipe, base, context.ranks):
-        warn(notice, kind="starting_adapter")
     head = _head(recipe, data)
+    for notice in keep_starting_adapter(context.home, context.run, recipe, base, context.ranks, head):
+        warn(notice, kind="starting_adapter")
     try:
         model = attach_adapter(context, base, data, head)
     except WorkbenchError as error:
         raise refusal_of(recipe, base, error) from error
+    check_trains_embeddings(model, recipe.training.embedding_learning_rate)
     weights = load_starting_weights(base, context.run, start) if start else {}
     if left_out := left_out_text(recipe, base):
         warn(left_out, kind="frozen_parts")
     overrides: dict[str, object] = {"training.optim": optimizer}
+    if OPTIMIZERS[optimizer].averages and recipe.training.lr_scheduler_type not in ("constant", "constant_with_warmup"):
+        warn(
+            f"{optimizer} needs no schedule, and training.lr_scheduler_type {recipe.training.lr_scheduler_type} lowers "
+            "its learning rate as well: constant_with_warmup is usual.",
+            kind="optimizer",
+        )
     if not context.ranks.is_first:
         overrides["training.report_to"] = []
     reference = Reference(model, weights if recipe.objective.spec.has_reference else {})
@@ -82,7 +91,9 @@ def make_trainer(
         ranks=context.ranks,
         template=data.template,
         retry_while_full=context.retry_while_full,
-        loraplus_lr_ratio=recipe.training.loraplus_lr_ratio,
+        knobs=OptimizerKnobs.of(recipe.training),
+        saves_only_model=recipe.training.save_only_model,
+        groups_by_length=recipe.training.group_by_length,
         skip_non_finite=recipe.training.non_finite == "skip",
         warnings=context.warnings,
         out_of_memory_error=lambda: out_of_memory_error(context.home, recipe, base, data.facts),
@@ -91,6 +102,8 @@ def make_trainer(
         _allocate_ranks(trainer, recipe)
     # TRL casts the adapter of a quantized base to bfloat16, even if the base computes in another dtype.
     base.cast_adapter()
+    if recipe.training.trains_b_only:
+        freeze_a(model)
     return trainer
 
 

@@ -218,10 +218,16 @@ class Session:
 
     def save(self, folder: Path) -> None:
         """Save the adapter with its current weights; only the first process writes it."""
-        weights = self.trainer.full_state_dict() if is_sharded() else None
-        if not self._context.ranks.is_first:
-            return
-        self._context.journal.retry_while_full(lambda: save_adapter(self._base, self._data.template, folder, weights))
+        with self.trainer.averaged():
+            weights = self.trainer.full_state_dict() if is_sharded() else None
+            if not self._context.ranks.is_first:
+                return
+            template = self._data.template
+            self._context.journal.retry_while_full(lambda: save_adapter(self._base, template, folder, weights))
+
+    def settle(self) -> None:
+        """As :meth:`WorkbenchTrainer.settle`."""
+        self.trainer.settle()
 
     # -- between steps --------------------------------------------------------------------------------------------
 
@@ -253,7 +259,8 @@ class Session:
         records = self._data.eval if len(self._data.eval) else self._data.train
         controls = self._context.controls
         stop = SamplingStop(controls)
-        replies = sample_replies(self._base, self._data.template, records, self._context.report, stop)
+        with self.trainer.averaged():
+            replies = sample_replies(self._base, self._data.template, records, self._context.report, stop)
         if stop.is_set():
             replies = replies[:-1]  # the last one may lack its end
         if replies and not controls.local.is_stopped():
@@ -267,7 +274,8 @@ class Session:
         requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         model.eval()
         try:
-            task.run(self._base, self._data.template)
+            with self.trainer.averaged():
+                task.run(self._base, self._data.template)
         finally:
             model.train(was_training)
             for parameter, required_grad in requires_grad:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from workbench.engine.batches.order import fullest_micro_batch
 from workbench.engine.kernels.loss_path import LossPath
 from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.engine.objectives.labels import LabelCollator
@@ -187,14 +186,7 @@ class PairTrainer(RecordTrainer):
     """Trains on pairs of a chosen and a rejected response."""
 
     columns = ("input_ids", "labels", "rejected_ids", "rejected_labels")
-
-    def fullest_micro_batch(self) -> int | None:
-        """Tokens of the fullest micro-batch of the run, both sides; None where batches are padded."""
-        if self._loss_path is None or not self._loss_path.padding_free:
-            return None
-        size = self.args.per_device_train_batch_size
-        columns = ("input_ids", "rejected_ids")
-        return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches, columns)
+    token_columns = ("input_ids", "rejected_ids")
 
     def _collator(self) -> PairCollator:
         whole = self._objective.likelihood == "whole"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from trl import SFTTrainer
@@ -20,13 +20,27 @@ from workbench.engine.training.trainers.loss_counts import LossCounts
 from workbench.engine.training.trainers.timed import TimedTrainer
 from workbench.runs.checkpoints import Checkpoint, write_checkpoint
 
+if TYPE_CHECKING:
+    from torch.optim.lr_scheduler import LRScheduler
+
 T = TypeVar("T")
+_SCHEDULE = "scheduler.pt"
 
 
 class RetryWhileFull(Protocol):
     """Calls a function that writes files, again and again while the disk is full; in all processes alike."""
 
     def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+def set_rate(group: dict[str, Any], peak: float, rate: float) -> None:
+    """Set the learning rate of a group of parameters, and the peak of its schedule."""
+    group["initial_lr"] = peak
+    if isinstance(group["lr"], torch.Tensor):
+        # torchao's optimizers insist on the tensor that they made.
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 class ResumableTrainer(TimedTrainer):
@@ -36,14 +50,24 @@ class ResumableTrainer(TimedTrainer):
         ranks: the processes that train this run together.
         template: saved with every checkpoint, so that each is a complete adapter folder.
         retry_while_full: used for everything that writes files.
+        saves_only_model: leave optimizer and random states out of the planned checkpoints.
         arguments: those of :class:`TimedTrainer`.
     """
 
     figure_names: tuple[str, ...] = ()
     """What an objective records of each record beside the loss; logged as means under these names."""
 
-    def __init__(self, *, ranks: Ranks, template: Template, retry_while_full: RetryWhileFull, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        ranks: Ranks,
+        template: Template,
+        retry_while_full: RetryWhileFull,
+        saves_only_model: bool = False,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
+        self._saves_only_model = saves_only_model
         self._ranks = ranks
         self._template = template
         self._retry_while_full = retry_while_full
@@ -65,11 +89,16 @@ class ResumableTrainer(TimedTrainer):
     # -- writing --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
-        """Write a checkpoint of the last whole optimizer step now."""
+        """Write a complete checkpoint of the last whole optimizer step now."""
         return self._write(self.model_wrapped)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        self._write(model)
+        """Write a planned checkpoint, without optimizer and random states if the recipe wants the weights only."""
+        self.args.save_only_model = self._saves_only_model
+        try:
+            self._write(model)
+        finally:
+            self.args.save_only_model = False
 
     def _write(self, model: torch.nn.Module) -> Checkpoint:
         def write() -> Checkpoint:
@@ -89,6 +118,9 @@ class ResumableTrainer(TimedTrainer):
         self._output_dir = folder.parent
         try:
             super(SFTTrainer, self)._save_checkpoint(model, None)
+            if self.args.save_only_model and self.args.should_save:
+                # Small, and the learning rate goes on where it was.
+                torch.save(self.lr_scheduler.state_dict(), folder / _SCHEDULE)
             self._state_file(folder).write_text(json.dumps(self.extra_state()), encoding="utf-8")
             if self._allocation is not None and self._ranks.is_first:
                 save_allocation(self._allocation, self.model, folder)
@@ -160,11 +192,30 @@ class ResumableTrainer(TimedTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            self._restore_dtypes(Path(checkpoint) / "optimizer.pt")
+        if checkpoint is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        file, schedule = Path(checkpoint) / "optimizer.pt", Path(checkpoint) / _SCHEDULE
+        if file.is_file():
+            self._restore_dtypes(file)
+        elif schedule.is_file():
+            self._restore_schedule(schedule)
+
+    def _restore_schedule(self, file: Path) -> None:
+        """Restore the learning rates of a checkpoint without optimizer state, whose optimizer starts anew."""
+        scheduler: LRScheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        scheduler.load_state_dict(torch.load(file, weights_only=True))
+        rates = zip(scheduler.base_lrs, scheduler.get_last_lr(), strict=True)
+        for group, (peak, rate) in zip(self.optimizer.param_groups, rates, strict=True):
+            set_rate(group, float(peak), float(rate))
 
     def _restore_dtypes(self, file: Path) -> None:
-        """Restore the dtypes of optimizer state that PyTorch cast to its parameter's, such as Adafactor's float32."""
+        """Restore the dtypes of optimizer state that PyTorch cast to its parameter's, such as Adafactor's float32.
+
+        LoRA-FA's, which it keeps by name, PyTorch leaves on the CPU.
+        """
+        for key, state in self.optimizer.state.items():
+            if isinstance(key, str):
+                state |= {name: value.to(self.args.device) for name, value in state.items() if torch.is_tensor(value)}
         saved = torch.load(file, map_location="cpu", weights_only=True)["state"]
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for index, parameter in enumerate(parameters):

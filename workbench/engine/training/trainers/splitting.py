@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from workbench.engine.batches.order import fullest_micro_batch
+from workbench.engine.batches.length_groups import LengthGroups
+from workbench.engine.batches.order import fullest_micro_batch, record_lengths
 from workbench.engine.batches.parts import split_batch
 from workbench.engine.kernels.loss_head import add_trained_positions
 from workbench.engine.kernels.loss_path import LossPath
@@ -32,13 +33,23 @@ class SplittingTrainer(ResumableTrainer):
     Args:
         warnings: told of each step that ran out of memory.
         out_of_memory_error: makes the error for a step that does not fit even with a micro-batch of one record.
+        groups_by_length: put records of similar length into the same step.
         arguments: those of :class:`ResumableTrainer`.
     """
 
+    token_columns: ClassVar[tuple[str, ...]] = ("input_ids",)
+    """Those of the records that hold tokens."""
+
     def __init__(
-        self, *, warnings: RunWarnings, out_of_memory_error: Callable[[], WorkbenchError], **arguments: Any
+        self,
+        *,
+        warnings: RunWarnings,
+        out_of_memory_error: Callable[[], WorkbenchError],
+        groups_by_length: bool = False,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self._groups_by_length = groups_by_length
         self._loss_path: LossPath | None = None
         self._warnings = warnings
         self._out_of_memory_error = out_of_memory_error
@@ -86,7 +97,23 @@ class SplittingTrainer(ResumableTrainer):
         if self._loss_path is None or not self._loss_path.padding_free:
             return None
         size = self.args.per_device_train_batch_size
-        return fullest_micro_batch(self.train_dataset, size, self.args.data_seed, self.micro_batches)
+        return fullest_micro_batch(
+            self.train_dataset,
+            size,
+            self.args.data_seed,
+            self.micro_batches,
+            self.token_columns,
+            self._length_groups() if self._groups_by_length else None,
+        )
+
+    def _length_groups(self) -> LengthGroups:
+        lengths = record_lengths(self.train_dataset, self.token_columns).tolist()
+        arguments = self.args
+        step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return LengthGroups(lengths, step, arguments.data_seed)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._length_groups() if self._groups_by_length else super()._get_train_sampler(train_dataset)
 
     def training_step(
         self, model: torch.nn.Module, inputs: "Batch", num_items_in_batch: torch.Tensor | int | None = None

@@ -1,11 +1,23 @@
 """The trainer of a supervised run. Imports torch and TRL."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.integrations.neftune import deactivate_neftune
 
+from workbench.engine.model.saving import load_trained_weights, save_trained_weights
+from workbench.engine.training.trainers.parameter_groups import (
+    OptimizerKnobs,
+    averaged_weights,
+    give_own_rate,
+    lorafa_optimizer,
+    loraplus_optimizer,
+    trained_embeddings,
+)
+from workbench.engine.training.trainers.resumable import set_rate
 from workbench.engine.training.trainers.splitting import SplittingTrainer
 from workbench.errors import WorkbenchError
 
@@ -20,51 +32,74 @@ class WorkbenchTrainer(SplittingTrainer):
     """Trains one run; :class:`~workbench.engine.training.training.Training` does everything before and after.
 
     Args:
-        loraplus_lr_ratio: LoRA+'s ratio of the learning rates of B and A; 0: one learning rate for both.
+        knobs: what the recipe asks of its optimizer beside what transformers' arguments say.
         skip_non_finite: skip a step whose gradient is infinite or NaN, with a warning, instead of raising.
         arguments: those of :class:`SplittingTrainer`.
     """
 
     optimizer: Any
 
-    def __init__(self, *, skip_non_finite: bool, loraplus_lr_ratio: float = 0.0, **arguments: Any) -> None:
+    def __init__(self, *, skip_non_finite: bool, knobs: OptimizerKnobs, **arguments: Any) -> None:
         super().__init__(**arguments)
         # Weight of the router's balancing loss; 0: not computed.
         self.router_aux_loss = 0.0
         self._skip_non_finite = skip_non_finite
-        self._loraplus_lr_ratio = loraplus_lr_ratio
+        self._knobs = knobs
 
     def create_model_card(self, *args: object, **kwargs: object) -> None:
         """Does nothing: a card is written when a run is exported."""
 
     def set_learning_rate(self, peak: float) -> None:
-        """Change the peak of the learning rate schedule, from the next step on. LoRA+ keeps the ratio of its rates."""
+        """Change the peak of the learning rate schedule, from the next step on. Rates of groups keep their ratio."""
         scheduler: LRScheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        bases = scheduler.base_lrs
-        shares = [rate / base if base else 1.0 for rate, base in zip(scheduler.get_last_lr(), bases, strict=True)]
+        bases = [float(base) for base in scheduler.base_lrs]
+        last = map(float, scheduler.get_last_lr())
+        shares = [rate / base if base else 1.0 for rate, base in zip(last, bases, strict=True)]
         peaks = [peak * base / bases[0] if bases[0] else peak for base in bases]
         rates = [top * share for top, share in zip(peaks, shares, strict=True)]
         scheduler.base_lrs, scheduler._last_lr = peaks, rates
         for group, top, rate in zip(self.optimizer.param_groups, peaks, rates, strict=True):
-            group["initial_lr"], group["lr"] = top, rate
+            set_rate(group, top, rate)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of the recipe, with PEFT's groups of parameters if it uses LoRA+."""
-        if self.optimizer is not None or not self._loraplus_lr_ratio:
-            return super().create_optimizer(model)
-        from peft.optimizers import create_loraplus_optimizer
+        """The recipe's optimizer: transformers', or PEFT's LoRA+ or LoRA-FA; embeddings may have their own rate."""
+        if self.optimizer is not None:
+            return self.optimizer
+        knobs, trained = self._knobs, self.model if model is None else model
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        if knobs.averages:
+            # The schedule warms up; the optimizer would take a share of all steps for a number of them.
+            options |= {"warmup_steps": 0} if "warmup_steps" in options else {}
+            self.optimizer_cls_and_kwargs = (kind, options)
+        if knobs.trains_b_only:
+            self.optimizer = lorafa_optimizer(trained, self.args.learning_rate, self.args.weight_decay)
+        elif knobs.loraplus_lr_ratio:
+            decay = self.args.weight_decay
+            self.optimizer = loraplus_optimizer(trained, kind, knobs.loraplus_lr_ratio, decay, options)
+        else:
+            super().create_optimizer(model)
+        if knobs.embedding_learning_rate:
+            give_own_rate(self.optimizer, trained_embeddings(trained), knobs.embedding_learning_rate)
+        return self.optimizer
 
-        trained = self.model if model is None else model
-        optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, trained)
-        optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
-            trained,
-            optimizer_class,
-            loraplus_lr_ratio=self._loraplus_lr_ratio,
-            loraplus_weight_decay=self.args.weight_decay,
-            **arguments,
-        )
-        self.optimizer = optimizer
-        return optimizer
+    def averaged(self) -> AbstractContextManager[None]:
+        """The context in which weights are evaluated and saved; only schedule-free optimizers change them there."""
+        return averaged_weights(self.optimizer) if self._knobs.averages else nullcontext()
+
+    def settle(self) -> None:
+        """Leave the weights as they are saved; called when training is over."""
+        if self._knobs.averages and self.optimizer is not None:
+            self.optimizer.eval()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        with self.averaged():
+            super()._save(output_dir, state_dict)
+        if self._knobs.averages and self.args.should_save:
+            save_trained_weights(self.model, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_trained_weights(self.model, Path(resume_from_checkpoint))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Run the loop. It may be left at any step and entered again: NEFTune's hook is removed each time."""
