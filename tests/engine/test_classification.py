@@ -243,7 +243,7 @@ def test_a_run_continues_an_adapter_with_its_head_or_says_why_not(home, classifi
     ended(thread)
     run, thread = begin(home, edit(classifier, {**short, "adapter.continue_from": tokens.id}), thread.base)
     ended(thread)
-    assert "the head of classification starts anew" in events_of(run, "warning")[0]["message"]
+    assert "the head of classification is a new one" in events_of(run, "warning")[0]["message"]
     base = thread.base
 
     SequenceHead("classification", ("sky", "earth", "sea")).save(folder)

@@ -48,8 +48,8 @@ def record_start(
             warnings.warn(f"{problem}. Using the previous one.", kind="checkpoint")
         if checkpoint is not None and checkpoint.step and not any(checkpoint.path.glob("optimizer*")):
             warnings.warn(
-                f"{checkpoint.path.name} holds the weights only (training.save_only_model): the optimizer starts anew, "
-                "so this run is not the one that was interrupted.",
+                f"{checkpoint.path.name} holds the weights only (training.save_only_model): the optimizer starts from "
+                "zero, so this run is not the one that was interrupted.",
                 kind="resume",
             )
         return checkpoint

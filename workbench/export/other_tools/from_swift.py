@@ -82,6 +82,8 @@ def from_swift(
             f"the command says what is trained (swift sft, swift pt, swift rlhf); by its arguments it is {what}"
         )
     imported.take_noise("neftune_noise_alpha")
+    imported.take_smoothing("label_smoothing_factor")
+    imported.take_grouping()
     for key, instead in LACKING.items():
         if value := imported.take(key):
             imported.lack(key, value, instead)

@@ -13,6 +13,8 @@ SAME = {
     "router_aux_loss_coef": "training.router_aux_loss",
     "early_stop_interval": "training.early_stopping_patience",
     "data_seed": "training.data_seed",
+    "save_only_model": "training.save_only_model",
+    "eval_on_start": "training.eval_on_start",
 }
 # The same of each kind of adapter, and its options by PEFT's names.
 SAME_OF = {
@@ -74,7 +76,6 @@ LACKING = {
     "response_prefix": "the model's own template is used",
     "vit_lr": "parts that read images are frozen",
     "aligner_lr": "parts that read images are frozen",
-    "group_by_length": "records are in random order",
 }
 # Settings that are on in a recipe.
 ON = {
@@ -99,7 +100,7 @@ IGNORED = (
     "disable_auto_column_mapping", "data_cache",
     # logging and files
     "output_dir", "add_version", "create_checkpoint_symlink", "logging_dir", "run_name", "logging_first_step",
-    "logging_strategy", "log_level", "save_only_model", "save_safetensors", "safe_serialization", "max_shard_size",
+    "logging_strategy", "log_level", "save_safetensors", "safe_serialization", "max_shard_size",
     "overwrite_output_dir", "push_to_hub", "hub_model_id", "hub_token", "check_model", "acc_strategy",
     "enable_channel_loss", "metric", "eval_metric", "eval_use_evalscope", "eval_dataset", "eval_dataset_args",
     "eval_limit", "eval_generation_config", "extra_eval_args", "swanlab_project", "swanlab_workspace",
