@@ -12,7 +12,7 @@ from workbench.engine.model.new_rows import embedding_rows
 from workbench.engine.model.saving import copy_adapter, load_adapter
 from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.engine.steering.ranks import Ranks
-from workbench.engine.training.starting_head import check_starting_head, is_head, reorder_head
+from workbench.engine.training.starting_head import check_starting_head, complete_head, keys_of, reorder_head
 from workbench.errors import WorkbenchError
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.adapter import AdapterSection
@@ -125,24 +125,20 @@ def _check_settings(name: str, adapter: AdapterSection, folder: "Path") -> None:
             )
 
 
-def load_starting_weights(base: LoadedBase, run: RunFolder, name: str) -> "dict[str, torch.Tensor]":
+def load_starting_weights(base: LoadedBase, run: RunFolder, name: str, ranks: Ranks) -> "dict[str, torch.Tensor]":
     """Load the kept adapter's weights into the attached one; returns copies of the trained ones by parameter.
 
     Raises:
         WorkbenchError: it adapts other layers.
     """
-    from safetensors import safe_open
+    from peft import get_peft_model_state_dict
 
     model = base.peft
     assert model is not None
-    with safe_open(run.start / "adapter_model.safetensors", "pt") as file:
-        kept = set(file.keys())
-    from peft import get_peft_model_state_dict
-
-    own = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    if not any(map(is_head, kept)):
-        # A new head on an adapter that predicts tokens.
-        own = {key for key in own if not is_head(key)}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    # PEFT loads no adapter without the head that it expects.
+    ranks.first_before_others(lambda: complete_head(run.start, state) if ranks.is_first else None)
+    own, kept = set(state), keys_of(run.start)
     if own != kept:
         first = min(own ^ kept)
         raise WorkbenchError(

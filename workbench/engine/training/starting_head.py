@@ -6,7 +6,12 @@ from workbench.engine.model.sequence_adapter import SequenceHead
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import torch
+
+_FILE = "adapter_model.safetensors"
 
 
 def check_starting_head(name: str, kind: str, head: SequenceHead | None, theirs: SequenceHead | None) -> None:
@@ -40,13 +45,35 @@ def reorder_head(folder: "Path", theirs: SequenceHead, head: SequenceHead) -> No
         return
     from safetensors.torch import load_file, save_file
 
-    file = folder / "adapter_model.safetensors"
+    file = folder / _FILE
     rows = [theirs.labels.index(label) for label in head.labels]
-    weights = {key: weight[rows].contiguous() if is_head(key) else weight for key, weight in load_file(file).items()}
+    weights = {key: weight[rows].contiguous() if _is_head(key) else weight for key, weight in load_file(file).items()}
     save_file(weights, file, {"format": "pt"})
     head.save(folder)
 
 
-def is_head(key: str) -> bool:
-    """Whether a key of an adapter's file is the weight of its head."""
+def complete_head(folder: "Path", state: "Mapping[str, torch.Tensor]") -> None:
+    """Add a new head to the kept file of an adapter that predicts tokens; does nothing if none is new.
+
+    Args:
+        state: of the attached adapter, by the keys of an adapter's file.
+    """
+    heads = {key: weight.detach().cpu().contiguous() for key, weight in state.items() if _is_head(key)}
+    if not heads or any(map(_is_head, keys_of(folder))):
+        return
+    from safetensors.torch import load_file, save_file
+
+    file = folder / _FILE
+    save_file(load_file(file) | heads, file, {"format": "pt"})
+
+
+def keys_of(folder: "Path") -> set[str]:
+    """The keys of an adapter's file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / _FILE, "pt") as file:
+        return set(file.keys())
+
+
+def _is_head(key: str) -> bool:
     return key.endswith(".score.weight")

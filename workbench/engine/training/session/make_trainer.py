@@ -68,7 +68,7 @@ def make_trainer(
     except WorkbenchError as error:
         raise refusal_of(recipe, base, error) from error
     check_trains_embeddings(model, recipe.training.embedding_learning_rate)
-    weights = load_starting_weights(base, context.run, start) if start else {}
+    weights = load_starting_weights(base, context.run, start, context.ranks) if start else {}
     if left_out := left_out_text(recipe, base):
         warn(left_out, kind="frozen_parts")
     overrides: dict[str, object] = {"training.optim": optimizer}
