@@ -79,6 +79,7 @@ def test_the_rates_of_lora_plus_keep_their_ratio_when_the_peak_changes():
         ({"training.loraplus_lr_ratio": 4.0, "adapter.method": "vera"}, "training.loraplus_lr_ratio"),
         ({"training.neftune_noise_alpha": 5.0, "objective.kind": "dpo"}, "training.neftune_noise_alpha"),
         ({"training.optim": "lora_fa", "adapter.use_dora": True}, "training.optim"),
+        ({"training.optim": "schedule_free_adamw", "adapter.method": "adalora"}, "training.optim"),
         ({"training.optim": "lora_fa", "adapter.method": "vera"}, "training.optim"),
         ({"training.optim": "lora_fa", "training.loraplus_lr_ratio": 4.0}, "training.loraplus_lr_ratio"),
         ({"training.optim": "lora_fa", "training.adam_beta2": 0.95}, "training.adam_beta2"),

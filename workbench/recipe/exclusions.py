@@ -1,6 +1,7 @@
 """Refuses settings of the training that the adapter, the objective or the records cannot use."""
 
-from workbench.recipe.optimizers import DEFAULT
+from workbench.adapters.registry import method_of
+from workbench.recipe.optimizers import DEFAULT, OPTIMIZERS
 from workbench.recipe.sections.adapter import AdapterSection
 from workbench.recipe.sections.data import DataSection
 from workbench.recipe.sections.objective import ObjectiveSection
@@ -37,6 +38,12 @@ def _check_optimizer(training: TrainingSection, adapter: AdapterSection) -> None
     """Refuse what LoRA+ and LoRA-FA cannot be combined with. PEFT's LoRA-FA is an AdamW of its own for LoRA's B."""
     if training.loraplus_lr_ratio and adapter.method != "lora":
         raise excluded("training.loraplus_lr_ratio", f"{adapter.method} has no matrices A and B", "set it to 0")
+    if OPTIMIZERS[training.optim].averages and method_of(adapter.method).allocates_ranks:
+        raise excluded(
+            "training.optim",
+            f"{training.optim} averages weights of all steps, and {adapter.method} switches ranks off between them",
+            f"set it to {DEFAULT}",
+        )
     if not training.trains_b_only:
         return
     if adapter.method != "lora" or adapter.use_dora:
