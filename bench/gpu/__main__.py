@@ -5,6 +5,8 @@ figures, or the traceback and the end of the log. A file that is there already i
 """
 
 import argparse
+import signal
+import sys
 import tempfile
 from datetime import date
 from functools import partial
@@ -45,6 +47,8 @@ def main() -> None:
         return
     if not here.has_gpu and not here.toy:
         parser.exit(2, "There is no NVIDIA GPU here. --toy runs what a CPU can, with a tiny model.\n")
+    # Ended from outside, it ends its part too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     measurements = Path(__file__).parents[2] / "docs" / "measurements"
     out = options.out or measurements / f"gpu-{'toy-' * here.toy}{date.today()}.json"
     seconds = options.seconds or (_TOY_SECONDS if here.toy else _SECONDS)
