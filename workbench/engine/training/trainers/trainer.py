@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from workbench.engine.batches.parts import Batch
 
+_PLAIN = OptimizerKnobs()
+
 
 class WorkbenchTrainer(SplittingTrainer):
     """Trains one run; :class:`~workbench.engine.training.training.Training` does everything before and after.
@@ -39,7 +41,7 @@ class WorkbenchTrainer(SplittingTrainer):
 
     optimizer: Any
 
-    def __init__(self, *, skip_non_finite: bool, knobs: OptimizerKnobs, **arguments: Any) -> None:
+    def __init__(self, *, skip_non_finite: bool, knobs: OptimizerKnobs = _PLAIN, **arguments: Any) -> None:
         super().__init__(**arguments)
         # Weight of the router's balancing loss; 0: not computed.
         self.router_aux_loss = 0.0
