@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical, VerticalScroll
 
-from screens.charts.chart_grid import ChartGrid
+from screens.charts.run_chart import RunChart
 from screens.runs import facts as run_facts
 from screens.shell import run_words
 from screens.widgets.facts import Facts
 from screens.widgets.paragraph import Paragraph, set_title
 from screens.widgets.plain import plain_content
-from screens.widgets.sizes import ROOMY_FROM
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from textual import events
     from textual.app import ComposeResult
     from textual.content import Content
     from textual.widget import Widget
@@ -26,16 +24,12 @@ if TYPE_CHECKING:
     from workbench.runs.live_run import ChartReplay
 
 
-_HEIGHT_OF_A_GRID = 32
-
-
 class RunPage(VerticalScroll):
     """Shows one run. On a narrow terminal the whole page scrolls, on a wide one the recipe."""
 
     def __init__(self) -> None:
         super().__init__(id="one")
-        self._charts = ChartGrid()
-        self._chart = self._charts.main
+        self._chart = RunChart()
         self._facts = Facts(stacked=True, id="facts")
         self._run: ChartReplay | None = None
         self._recipe = Paragraph(id="yaml")
@@ -44,15 +38,8 @@ class RunPage(VerticalScroll):
     def compose(self) -> ComposeResult:
         self._chart.border_title = "loss over steps"
         self._recipe_box.border_title = "recipe"
-        yield Vertical(self._charts, self._facts, id="curve")
+        yield Vertical(self._chart, self._facts, id="curve")
         yield self._recipe_box
-
-    def on_resize(self, event: events.Resize) -> None:
-        is_roomy = self.app.size.width >= ROOMY_FROM and event.size.height >= _HEIGHT_OF_A_GRID
-        if is_roomy != self._charts.has_class("-roomy"):
-            self._charts.set_class(is_roomy, "-roomy")
-            if self._run is not None:
-                self._show_charts(self._run)
 
     def first_focus(self, *, narrow: bool) -> Widget:
         """Return the part that scrolls."""
@@ -72,16 +59,13 @@ class RunPage(VerticalScroll):
     def show(self, run: ChartReplay) -> None:
         """Show what the run's journal holds by now."""
         self._run = run
-        self._show_charts(run)
+        self._chart.show_run(run.curves, end=run.summary.max_steps, placeholder="No steps logged yet.")
         set_title(self._chart, run_words.title_of_curve(run, self._chart.quantity))
         self._facts.show(run_facts.facts(run))
 
-    def _show_charts(self, run: ChartReplay) -> None:
-        self._charts.show_run(run.curves, end=run.summary.max_steps, placeholder="No steps logged yet.")
-
     def use_chart(self, action: str) -> None:
         """Change the view of the chart."""
-        self._charts.act(action)
+        self._chart.act(action)
         if self._run is not None:
             set_title(self._chart, run_words.title_of_curve(self._run, self._chart.quantity))
 
