@@ -107,7 +107,7 @@ def test_ollama_gets_the_template_and_what_ends_a_reply(tiny_home, tiny_run, tmp
     text = (tmp_path / "out" / "Modelfile").read_text()
     assert text.startswith("FROM ./model.gguf\nTEMPLATE ")
     assert 'PARAMETER stop "<|im_end|>"' in text
-    assert result.command == "ollama create tiny-01 -f Modelfile"
+    assert result.command == f"ollama create {tiny_run.id} -f Modelfile"
     assert not any("Ollama" in notice for notice in result.notices)
 
 
@@ -116,7 +116,7 @@ def test_vllm_gets_the_base_and_the_adapter(tiny_home, tiny_run, tiny_llama, tmp
     words = shlex.split(result.command)
     assert words[:3] == ["vllm", "serve", str(tiny_llama)]
     assert words[words.index("--max-lora-rank") + 1] == "8"
-    assert words[words.index("--lora-modules") + 1] == "tiny-01=./adapter"
+    assert words[words.index("--lora-modules") + 1] == f"{tiny_run.id}=./adapter"
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
 
 
