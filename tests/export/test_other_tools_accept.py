@@ -38,7 +38,7 @@ for name, values in json.load(sys.stdin).items():
             prepare_plugins(DictDefault(values))
             checks = merge_input_args()[0]
         read = checks(**values, capabilities=gpu, env_capabilities={"torch_version": "2.8.0"})
-        known = read.model_dump(exclude_none=True)
+        known = read.model_dump(exclude_none=True) | read.model_dump(exclude_none=True, by_alias=True)
         said[name] = [key for key, value in values.items() if value is not None and key not in known]
     except Exception as error:
         said[name] = str(error)
@@ -122,7 +122,7 @@ def configuration(tool: str, name: str, changes: dict[str, object], folder: Path
     return to_llamafactory(recipe, "owner/model", files)[0] | output
 
 
-@pytest.mark.parametrize(("tool", "program"), [("axolotl", AXOLOTL), ("llamafactory", LLAMA_FACTORY)])
+@pytest.mark.parametrize(("tool", "program"), [("axolotl", AXOLOTL), ("llamafactory", LLAMA_FACTORY)], ids=[*PYTHONS])
 def test_the_tool_itself_accepts_each_export(tool: str, program: str, tmp_path: Path) -> None:
     if not PYTHONS[tool]:
         pytest.skip(f"LORAWORKBENCH_PYTHON_WITH_{tool.upper()} names no Python with {tool}")
