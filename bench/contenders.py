@@ -41,7 +41,7 @@ def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks", *
     return SFTTrainer(
         model=model,
         args=SFTConfig(
-            **_arguments(recipe), max_length=recipe["data"]["max_length"], bf16=_is_bfloat16(recipe), **more
+            **{**_arguments(recipe), "max_length": recipe["data"]["max_length"], "bf16": _is_bfloat16(recipe), **more}
         ),
         train_dataset=records,
         processing_class=tokenizer,
@@ -52,7 +52,8 @@ def trl(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks", *
 
 def trl_padding_free(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
     """TRL with its defaults and ``padding_free``; it wants FlashAttention, which it gets where that is installed."""
-    return trl(model, tokenizer, records, recipe, marks, padding_free=True)
+    # The records are no longer than they may be, and TRL would not shorten them here.
+    return trl(model, tokenizer, records, recipe, marks, padding_free=True, max_length=None)
 
 
 def unsloth(model: Any, tokenizer: Any, records: Any, recipe: Any, marks: "Marks") -> Any:
