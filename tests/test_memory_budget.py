@@ -73,7 +73,7 @@ def agree(session: Session) -> MemoryBudget:
 def test_the_budget_is_that_of_the_gpu_with_what_the_engine_gives_back() -> None:
     budget = budget_of_run(HOME, [GPU], HOST)
     assert (budget.place, budget.free_bytes, budget.label) == ("GPU 0 (NVIDIA L4)", 20 * GIB, "VRAM")
-    assert budget.device == Device("cuda", bfloat16=True)
+    assert budget.device == Device("cuda", bfloat16=True, compute_capability=8)
     # The engine's CUDA context stays for the run, and a predicted peak counts one.
     held = budget_of_run(HOME, [GPU], HOST, status("cuda", reserved=3 * GIB))
     assert held.free_bytes == 23 * GIB + CUDA_CONTEXT_BYTES

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from screens.shell.fit import Fit
     from workbench.estimate import Price
     from workbench.estimate.adapter.plan import AdapterPlan
+    from workbench.estimate.peak import Peak
 
 CHANGE_SECONDS = 1.0
 _LABEL_WIDTH = 14
@@ -149,9 +150,13 @@ class CostPanel(Lines):
         yield stacked_bar(costs.terms, free or price.peak.device_bytes, width)
         yield from legend(costs.terms, width)
         if self._is_wide:
-            yield Content.styled(f"peak during {price.peak.moment}", "$muted")
+            yield Content.styled(f"peak during {_moment(price.peak)}", "$muted")
             if price.is_by_formula:
-                words = "tracing one step for an exact peak …" if self._is_tracing else "≈ estimate, ±15 %"
+                words = (
+                    "tracing one step for an exact peak …"
+                    if self._is_tracing
+                    else f"≈ estimate, ±{100 * price.doubt:.0f} %"
+                )
                 yield Content.styled(words, "$muted")
         if costs.priced_length:
             yield Content.styled(costs.priced_length, "$muted")
@@ -217,6 +222,10 @@ class CostPanel(Lines):
             return content
         mark = GLYPHS.up if now > before else GLYPHS.down
         return Content.assemble(content, (f"  {mark} {difference(before, now)}", "bold $accent"))
+
+
+def _moment(peak: Peak) -> str:
+    return peak.moment if peak.highest_phase == "training" else peak.highest_phase
 
 
 def _percent(plan: AdapterPlan) -> str:

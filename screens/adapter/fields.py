@@ -186,6 +186,7 @@ def form() -> tuple[SettingGroup, ...]:
                 any_setting("model.revision", "revision"),
                 any_setting("model.subfolder", "subfolder"),
                 any_setting("model.trust_remote_code", "remote code"),
+                any_setting("model.attn_implementation", "attention"),
                 token_rows_setting(),
                 any_setting("output.name", "run name"),
                 any_setting("output.dir", "runs folder", paths=FOLDER),

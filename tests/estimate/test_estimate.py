@@ -164,7 +164,9 @@ def test_json_has_the_promised_keys() -> None:
     }
     assert set(data["adapter"]["modules"][0]) == {"name", "kind", "r", "tensors", "parameters", "count"}
     assert set(data["base"]) == {"footprint_bytes", "true_bytes", "not_quantized"}
-    assert set(data["peak"]) == {"allocated_bytes", "reserved_bytes", "reserved_range", "host_bytes", "terms", "method"}
+    assert set(data["peak"]) == {
+        "allocated_bytes", "reserved_bytes", "reserved_range", "host_bytes", "terms", "method", "doubt", "phases",
+    }  # fmt: skip
     assert data["fits"] is True
 
 

@@ -65,19 +65,19 @@ def cpu_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         if query.device.type == "meta":
             return without_data(module, query, key, value, mask, scaling)
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return flash(query, key, value, 0.0, True, scale=scaling)[0].transpose(1, 2).contiguous(), None
+        is_prompt = query.shape[2] == key.shape[2]
+        return flash(query, key, value, 0.0, is_prompt, scale=scaling)[0].transpose(1, 2).contiguous(), None
 
     monkeypatch.setattr(kernels, "attention", attention)
 
 
-def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int:
-    """Highest number of bytes that a real step on the CPU holds above its weights."""
+def real_model(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> Any:
+    """The model of a step with data, on the CPU."""
     import peft
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    from workbench.estimate.trace import on_meta, run
-    from workbench.estimate.trace.kernels import cuda_like
+    from workbench.estimate.trace import on_meta
 
     skeleton = build_skeleton(config)
     built = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
@@ -85,25 +85,44 @@ def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(on_meta, "meta_model", lambda _: real)
         patch.setattr(peft, "get_peft_model", _attached_for_real)
-        model = on_meta.training_model(skeleton, recipe, step, recipe.adapter.r)
-    recorder = run.StepRecorder("cpu")
-    recorder.ignore(on_meta.resting_tensors(model))
+        return on_meta.training_model(skeleton, recipe, step, recipe.adapter.r)
+
+
+def real_peak(step: Step, recipe: Recipe, config: dict[str, Any] = SMALL) -> int:
+    """Highest number of bytes that a real step on the CPU holds above its weights."""
+    import torch
+
+    from workbench.estimate.trace.kernels import cuda_like
+    from workbench.estimate.trace.micro_batch import StepRecorder, run_micro_batch
+    from workbench.estimate.trace.on_meta import resting_tensors
+    from workbench.estimate.trace.run import layers_as_computed
+
+    model = real_model(step, recipe, config)
+    recorder = StepRecorder("cpu")
+    recorder.ignore(resting_tensors(model))
     sizes = Probe(step.batch, step.length, recipe.adapter.r)
     host = HostCheckpoints(model)
     if step.offloads:
-        with cuda_like(), run.layers_as_computed(model, step, nullcontext(), host):
-            run._micro_batch(model, step, sizes, run.StepRecorder("cpu"), nullcontext(), device="cpu")
+        with cuda_like(), layers_as_computed(model, step, nullcontext(), host):
+            run_micro_batch(model, step, sizes, StepRecorder("cpu"), nullcontext(), device="cpu")
         model.zero_grad()
         # A step finds them there.
         recorder.ignore(host.buffers)
-    with asked_for_autocast(step), cuda_like(), recorder, run.layers_as_computed(model, step, nullcontext(), host):
+    with asked_for_autocast(step), cuda_like(), recorder, layers_as_computed(model, step, nullcontext(), host):
         for _ in range(2 if step.accumulates else 1):
             autocast = torch.autocast("cpu", getattr(torch, step.autocast)) if step.autocast else nullcontext()
-            recorder.held = run._micro_batch(model, step, sizes, recorder, autocast, device="cpu")
+            recorder.held = run_micro_batch(model, step, sizes, recorder, autocast, device="cpu")
+    return highest_of(recorder.events, step)
+
+
+def highest_of(events: list[tuple[int, int, str]], step: Step) -> int:
+    """The most bytes that recorded events hold at once."""
+    from workbench.estimate.trace.points import TILE
+
     now = highest = 0
     alive: dict[int, int] = {}
-    for number, size, label in recorder.events:
-        taken = min(step.tokens, 4096) * 32768 * 2 if size and label == run.TILE else size
+    for number, size, label in events:
+        taken = min(step.tokens, 4096) * 32768 * 2 if size and label == TILE else size
         now += taken - alive.pop(number, 0)
         if taken:
             alive[number] = taken
@@ -144,6 +163,7 @@ def _attached_for_real(model: Any, config: Any, **_: Any) -> Any:
         {"adapter.lora_dropout": 0.0, "adapter.target_modules": ["q_proj", "v_proj"]},
         {"training.gradient_accumulation_steps": 1},
         {"adapter.use_dora": True, "adapter.lora_dropout": 0.0},
+        {"model.attn_implementation": "eager", "training.gradient_checkpointing": False},
     ],
     ids=str,
 )
@@ -429,7 +449,10 @@ def test_keys_differ_where_the_step_does() -> None:
         {"training.gradient_accumulation_steps": 1},
         {"adapter.target_modules": ["q_proj"]},
         {"quantization.compute_dtype": "float32"},
+        {"model.attn_implementation": "eager"},
     ]
+    # PyTorch's own flash attention and that of the package allocate the same.
+    same += [{"model.attn_implementation": name} for name in ("sdpa", "flash_attention_2")]
     assert len({key(**changes) for changes in same}) == 1
     assert len({key(**changes) for changes in (*other, {})}) == len(other) + 1
 

@@ -22,10 +22,9 @@ from workbench.errors import WorkbenchError
 from workbench.estimate import Price, Setup, TraceStore, price
 from workbench.estimate.adapter.suggested_fix import options_text, suggested_fix
 from workbench.estimate.memory_text import parse_memory
-from workbench.estimate.peak import Peak
-from workbench.machine.device import Device
+from workbench.estimate.peak import Peak, Phase
 from workbench.machine.gpu import first_gpu
-from workbench.machine.hardware import computes_bfloat16
+from workbench.machine.hardware import gpu_device
 from workbench.machine.host import host_memory
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.trees import skeleton_in_catalog, skeleton_of
@@ -97,14 +96,16 @@ def estimate_budget(memory: str | None) -> MemoryBudget:
     # A typed amount may be of another machine's GPU.
     available = host_memory()[1] if gpu and not memory else None
     # Without a GPU, estimate for one with bfloat16 units, not for this machine's processor.
-    return MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free, host_bytes=available)
+    return MemoryBudget(gpu_device(gpu), free, host_bytes=available)
 
 
 def _trace(traces: TraceStore, result: Price) -> bool:
     """Trace the training steps whose peak is only an estimate; returns whether one was traced."""
     recipes = result.worth_tracing
     for count, recipe in enumerate(recipes):
-        words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once) …"
+        words = f"Tracing one training step of {printable(result.skeleton.architecture)} (once, about 10 s) …"
+        if count == 0 and result.is_by_formula:
+            words = f"≈ {gib(result.peak.device_bytes, 2)} ±{100 * result.doubt:.0f} % estimated. {words}"
         errors.print(Text(words, "dim"))
         try:
             traces.trace(result.skeleton, recipe, result.budget.device, result.step.variant)
@@ -125,11 +126,18 @@ def _reserved(peak: Peak) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def _phase(peak: Peak, phase: Phase) -> str:
+    other = peak.others[phase]
+    text = f"≈ {gib(other.allocated_bytes, 2)} allocated, {gib(other.reserved_bytes, 2)} reserved"
+    return f"{text}: the highest of the run" if peak.highest_phase == phase else text
+
+
 def _show(result: Price, free: int | None) -> None:
     adapter, base, peak = result.adapter, result.base, result.peak
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f"{adapter.trainable_parameters:,} of {adapter.total_parameters:,}"
     reserved = _reserved(peak)
+    known_by = f"{peak.method}, ±{100 * result.doubt:.0f} %"
     rows = [
         ("model", f"{result.recipe.model.source}  {result.skeleton.architecture}"),
         *([("stored", result.stored.label)] if result.stored else []),
@@ -141,8 +149,12 @@ def _show(result: Price, free: int | None) -> None:
             f"{file_size(base.footprint_bytes, 2)} by get_memory_footprint(), "
             f"{file_size(base.true_bytes, 2)} in memory",
         ),
-        ("training peak", f"≈ {gib(peak.allocated_bytes, 2)} allocated, {reserved} reserved ({peak.method})"),
+        (
+            "training peak",
+            f"≈ {gib(peak.allocated_bytes, 2)} allocated, {reserved} reserved ({known_by})",
+        ),
         *(("", f"{gib(size, 2):>11}  {name.replace('_', ' ')}") for name, size in peak.terms.items() if size),
+        *((f"{phase} peak", _phase(peak, phase)) for phase in peak.others),
     ]
     if free is not None and result.fit is not None:
         rows.append(("fit", f"{result.fit} in {gib(free, 2)}"))

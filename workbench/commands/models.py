@@ -27,9 +27,8 @@ from workbench.estimate.catalog_fit import CatalogFit, catalog_fits, settings_te
 from workbench.estimate.fit import fit_of
 from workbench.estimate.memory_text import parse_memory
 from workbench.estimate.peak import Peak
-from workbench.machine.device import Device
 from workbench.machine.gpu import first_gpu
-from workbench.machine.hardware import computes_bfloat16
+from workbench.machine.hardware import gpu_device
 from workbench.machine.memory_budget import MemoryBudget
 from workbench.models.catalog import CatalogEntry, catalog, catalog_entry
 from workbench.models.own_list import OwnList, OwnModel, own_list_file, own_models
@@ -196,7 +195,7 @@ def _show_what_fits(home: Home, memory: str, name: str | None, assignments: list
     chosen = edit(recipe_from(home, name, None) if name else Recipe(), changes)
     gpu = first_gpu()
     free = _memory(memory, gpu.free_bytes if gpu else None)
-    budget = MemoryBudget(Device(bfloat16=gpu is None or computes_bfloat16(gpu)), free)
+    budget = MemoryBudget(gpu_device(gpu), free)
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "size", *METHODS):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint
-from workbench.estimate.layer_shape import Block, ModelShape
+from workbench.estimate.layer_shape import Block, LayerShape, ModelShape
 from workbench.estimate.optimizer import optimizer_bytes
-from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Moment, Peak
+from workbench.estimate.peak import TERMS, Moment, Peak, PhasePeak
 from workbench.estimate.step import Step, activation_bytes
 from workbench.machine.device import CUDA_CONTEXT_BYTES
 
@@ -34,10 +34,14 @@ _FRAGMENTS = 0.06
 
 @dataclass(frozen=True)
 class _Layer:
-    """Bytes of one recomputed layer: ``kept`` until its backward pass, and ``passing`` during it."""
+    """Bytes of one recomputed layer: ``kept`` until its backward pass, and ``passing`` during it.
+
+    ``forward`` is what it needs at once where nothing is kept for a backward pass.
+    """
 
     kept: int
     passing: int
+    forward: int = 0
 
 
 def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step: Step) -> Peak:
@@ -48,7 +52,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         plan: adapter in the step's types.
     """
     width = activation_bytes(step)
-    layers = [(_layer(shape, blocks.blocks, plan, step, base), blocks.count) for blocks in shape.layers]
+    layers = [(_layer(shape, layer, plan, step, base), layer.count) for layer in shape.layers]
     largest = max((layer for layer, _ in layers), key=lambda layer: layer.kept + layer.passing, default=_Layer(0, 0))
     stream = width * step.tokens * shape.hidden
     if step.checkpointing == "none":
@@ -72,7 +76,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
         "quantisation_constants": base.constant_bytes,
         "adapters": plan.added_bytes,
         "optimizer": optimizer_bytes(step.optimizer, plan),
-        "workspace": CUBLAS_WORKSPACE + ids,
+        "workspace": 2 * step.workspace + ids,
     }
     final_norm = 4 * step.tokens * shape.hidden
     moments: dict[Moment, dict[str, int]] = {
@@ -102,11 +106,17 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
     terms = {name: static.get(name, 0) + moments[moment].get(name, 0) for name in TERMS}
     allocated = sum(terms.values())
     terms["cuda_context"] = CUDA_CONTEXT_BYTES
-    return Peak(allocated, int(allocated * (1 + _FRAGMENTS)), terms, moment, "closed-form")
+    # Without gradients there are two states of the residual stream, and one layer or the loss.
+    layer = max((layer.forward for layer, _ in layers), default=0)
+    evaluated = sum(static.values()) + max(2 * stream + layer, loss + final_norm)
+    evaluation = PhasePeak(evaluated, int(evaluated * (1 + _FRAGMENTS)))
+    reserved = int(allocated * (1 + _FRAGMENTS))
+    return Peak(allocated, reserved, terms, moment, "closed-form", others={"evaluation": evaluation})
 
 
-def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
-    """Bytes of one layer that consists of these blocks."""
+def _layer(shape: ModelShape, layer: LayerShape, plan: AdapterPlan, step: Step, base: Footprint) -> _Layer:
+    """Bytes of one layer."""
+    blocks = layer.blocks
     width = activation_bytes(step)
     ranks = {module.path: module.r for module in plan.modules}
     # An A in a wider type than its input gets a copy of its own.
@@ -130,13 +140,15 @@ def _layer(shape: ModelShape, blocks: tuple[Block, ...], plan: AdapterPlan, step
         step.tokens * (widest + gradients),
         step.tokens * (widest // 3 + 2 * width * shape.hidden) + _unpacked(base, step),
     )
-    scores = shape.heads * step.batch * step.length**2 if shape.holds_scores else 0
+    forward = step.tokens * (widest + width * shape.hidden) + _unpacked(base, step)
+    scores = shape.heads * step.batch * step.length**2 if shape.holds_scores or step.attention == "eager" else 0
     # PEFT adds B·A as a whole to the weights of experts, and keeps the sum for the backward pass.
     merged = sum(width * block.experts * _adapted_weights(block, ranks) for block in blocks)
     if plan.builds_weight:
         # Each weight has a ΔW of its own, in float32 as the method's parameters, kept for the backward pass.
         merged += sum(4 * _adapted_weights(block, ranks) for block in blocks)
-    return _Layer(kept * step.tokens + merged + _KEPT_PER_SCORE * scores, passing + _PASSING_PER_SCORE * scores)
+    held, passing_scores = kept * step.tokens + merged + _KEPT_PER_SCORE * scores, _PASSING_PER_SCORE * scores
+    return _Layer(held, passing + passing_scores, forward + passing_scores)
 
 
 def is_tiled(block: Block) -> bool:

@@ -61,7 +61,7 @@ def fit_of(peak: Peak, free_bytes: int) -> Fit:
     """
     if peak.device_bytes <= _FITTING_SHARE * free_bytes:
         return "fits"
-    if peak.allocated_bytes + peak.terms["cuda_context"] <= free_bytes:
+    if peak.least_bytes <= free_bytes:
         return "tight"
     return "does not fit"
 
@@ -160,6 +160,8 @@ def _switches(setup: Setup) -> Iterator[tuple[str, dict[str, Any], str]]:
         if setup.checkpointing != OFFLOAD:
             changes = {"training.gradient_checkpointing": OFFLOAD, "training.tiled_mlp": True}
             yield "checkpoints in host memory, MLPs in pieces", changes, _HOST if setup.checkpointing else _QUARTER
+    if setup.attention == "eager":
+        yield "fused attention", {"model.attn_implementation": "auto"}, _NOTHING
     if setup.optimizer in ("adamw_torch", "adamw_torch_fused"):
         yield "8-bit AdamW", {"training.optim": "adamw_8bit"}, _NOTHING
         yield "paged 8-bit AdamW", {"training.optim": "paged_adamw_8bit"}, _NOTHING

@@ -83,13 +83,13 @@ def model_shape(skeleton: Skeleton) -> ModelShape:
         vocabulary=int(facts.get("vocab_size") or 0),
         trains_rows=bool(facts.get("new_tokens")),
         heads=int(facts.get("heads") or 0),
-        holds_scores=_text_type(skeleton) in _WITHOUT_FLASH,
+        holds_scores=text_type(skeleton) in _WITHOUT_FLASH,
         layers=layers,
         path=path,
     )
 
 
-def _text_type(skeleton: Skeleton) -> str:
+def text_type(skeleton: Skeleton) -> str:
     """The model type of the language part."""
     text = skeleton.config.get("text_config")
     return str(text.get("model_type") if isinstance(text, dict) else skeleton.model_type)

@@ -9,13 +9,17 @@ parameter by a float32 one.
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
-from workbench.estimate.footprint import Storage, is_packed, quantised_tensors, tensor_parts
+from workbench.estimate.footprint import Storage, is_packed, quantised_tensors, rounded, tensor_parts
 from workbench.models.skeleton import Module, Skeleton, Tensor
 
 Event = tuple[object, int]
 """A name with its bytes, which allocates them, or with 0, which releases them."""
+
+
+_WARM_UP = "warm-up"
 
 
 def loading_events(skeleton: Skeleton, loaded: Storage, storage: Storage) -> Iterator[Event]:
@@ -26,8 +30,8 @@ def loading_events(skeleton: Skeleton, loaded: Storage, storage: Storage) -> Ite
         storage: the base while it trains: in a wider type after k-bit preparation.
     """
     listed = sorted(_tensors("", skeleton.root), key=lambda found: _natural(found[0]))
-    yield "warm-up", sum(_warm_up_bytes(skeleton, *found, loaded) for found in listed)
-    yield "warm-up", 0
+    yield _WARM_UP, sum(_warm_up_bytes(skeleton, *found, loaded) for found in listed)
+    yield _WARM_UP, 0
     for path, module, tensor in listed:
         yield from _loaded(skeleton, path, module, tensor, loaded)
     if storage.dtype == loaded.dtype:
@@ -38,6 +42,26 @@ def loading_events(skeleton: Skeleton, loaded: Storage, storage: Storage) -> Ite
         if not tensor.is_buffer and wide > narrow:
             yield (path, "wide"), wide
             yield path, 0
+
+
+@lru_cache(maxsize=256)
+def loading_peak(skeleton: Skeleton, loaded: Storage, storage: Storage) -> int:
+    """Most bytes that are allocated at once while a base is loaded: a weight in 16 bits beside the quantized ones.
+
+    The block of the warm-up does not count: transformers makes it smaller where memory is short.
+    """
+    sizes: dict[object, int] = {}
+    now = highest = 0
+    for name, size in loading_events(skeleton, loaded, storage):
+        if name == _WARM_UP:
+            continue
+        if size:
+            sizes[name] = rounded(size)
+            now += sizes[name]
+            highest = max(highest, now)
+        else:
+            now -= sizes.pop(name)
+    return highest
 
 
 def moving_events(skeleton: Skeleton, storage: Storage) -> Iterator[Event]:

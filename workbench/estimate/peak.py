@@ -1,16 +1,10 @@
-"""The predicted peak of device memory in a training step, and the terms that it is made of."""
+"""The predicted peaks of device memory in a run: of a training step, with its terms, of loading and of evaluation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from workbench.machine.device import Device
-
-CUBLAS_WORKSPACE = 2 * 8_519_680
-"""Bytes that torch allocates for cuBLAS: 2 × 4096 KiB and 8 × 16 KiB (``getChosenWorkspaceSize``) for each handle.
-
-Handles belong to a thread (``CublasHandlePool.cpp``), and the backward pass runs in a thread of its own.
-"""
 
 TERMS = (
     "weights",
@@ -28,11 +22,24 @@ TERMS = (
 
 Method = Literal["trace", "closed-form"]
 Moment = Literal["forward", "loss", "first backward layer", "last backward layer", "backward", "optimizer"]
+REPLY_TOKENS = 64
+"""Most tokens of a reply that is sampled between steps (``workbench.engine.generation.samples``)."""
+
+Phase = Literal["training", "loading", "evaluation"]
+"""A part of a run with a peak of its own. Evaluation computes held-out losses and samples replies."""
+
+
+@dataclass(frozen=True)
+class PhasePeak:
+    """The peak of one phase of a run, in bytes, as PyTorch's allocator counts them."""
+
+    allocated_bytes: int
+    reserved_bytes: int
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The predicted peak.
+    """The predicted peak of a training step, with those of the other phases of its run.
 
     Attributes:
         allocated_bytes: as ``torch.cuda.max_memory_allocated`` counts.
@@ -42,6 +49,7 @@ class Peak:
         host_bytes: pinned host memory that checkpoints take beside it.
         reserved_range: the least and the most reserved memory, where steps of varying lengths were replayed.
         method: ``trace`` (a traced step, accurate to 2 %) or ``closed-form`` (≈; see ``docs/accuracy.md``).
+        others: the peaks of loading and of evaluation.
     """
 
     allocated_bytes: int
@@ -51,21 +59,43 @@ class Peak:
     method: Method
     reserved_range: tuple[int, int] | None = None
     host_bytes: int = 0
+    others: Mapping[Phase, PhasePeak] = field(default_factory=dict)
+
+    @property
+    def phases(self) -> Mapping[Phase, PhasePeak]:
+        """The peak of each phase, training first."""
+        return {"training": PhasePeak(self.allocated_bytes, self.reserved_bytes), **self.others}
+
+    @property
+    def highest_phase(self) -> Phase:
+        """The phase that needs the most memory."""
+        phases = self.phases
+        return max(phases, key=lambda phase: phases[phase].reserved_bytes)
 
     @property
     def device_bytes(self) -> int:
-        """What a device must have free: reserved memory and the CUDA context."""
-        return self.reserved_bytes + self.terms["cuda_context"]
+        """What a device must have free: reserved memory in the phase that needs the most, and the CUDA context."""
+        return max(phase.reserved_bytes for phase in self.phases.values()) + self.terms["cuda_context"]
+
+    @property
+    def least_bytes(self) -> int:
+        """What a device must have even if the allocator keeps nothing for reuse."""
+        return max(phase.allocated_bytes for phase in self.phases.values()) + self.terms["cuda_context"]
 
     def with_more(self, term: str, size: int) -> "Peak":
-        """The same peak with ``size`` bytes more in one of its terms, held during the whole step."""
+        """The same peak with ``size`` bytes more in one of its terms, held from the first step to the last."""
         ends = self.reserved_range
+        others = {
+            phase: peak if phase == "loading" else PhasePeak(peak.allocated_bytes + size, peak.reserved_bytes + size)
+            for phase, peak in self.others.items()
+        }
         return replace(
             self,
             allocated_bytes=self.allocated_bytes + size,
             reserved_bytes=self.reserved_bytes + size,
             reserved_range=None if ends is None else (ends[0] + size, ends[1] + size),
             terms={**self.terms, term: self.terms[term] + size},
+            others=others,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -76,6 +106,7 @@ class Peak:
             "host_bytes": self.host_bytes,
             "terms": dict(self.terms),
             "method": self.method,
+            "phases": {phase: asdict(peak) for phase, peak in self.phases.items()},
         }
 
 
@@ -84,4 +115,5 @@ def on_device(device: Device, peak: Peak) -> Peak:
     if device.kind == "cuda":
         return peak
     terms = {**peak.terms, "cuda_context": 0}
-    return replace(peak, reserved_bytes=peak.allocated_bytes, reserved_range=None, terms=terms)
+    others = {phase: replace(other, reserved_bytes=other.allocated_bytes) for phase, other in peak.others.items()}
+    return replace(peak, reserved_bytes=peak.allocated_bytes, reserved_range=None, terms=terms, others=others)

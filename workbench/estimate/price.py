@@ -9,6 +9,7 @@ from workbench.errors import WorkbenchError
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.settled import dropout_notice, without_impossible_dropout
 from workbench.estimate.by_method import peaks_by_method
+from workbench.estimate.doubt import doubt_of
 from workbench.estimate.fastest import Choice, Chooser, SpeedAdvice
 from workbench.estimate.fit import Fit, Largest, Suggestion, fit_of, largest_that_fit, suggest
 from workbench.estimate.footprint import Footprint
@@ -25,6 +26,8 @@ from workbench.models.stored_quantization import StoredQuantization, recipe_as_l
 from workbench.recipe.resolved import ResolvedRecipe
 from workbench.recipe.schema import Recipe
 from workbench.units import gib
+
+_DOUBT_OF_A_TRACE = 0.02
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class Price:
     def is_by_formula(self) -> bool:
         """Whether the peak was estimated by formula (≈), not with a traced step."""
         return self.peak.method == "closed-form"
+
+    @property
+    def doubt(self) -> float:
+        """How far the peak may be off, as a share: by formula as far as for models of this architecture."""
+        if not self.is_by_formula:
+            return _DOUBT_OF_A_TRACE
+        return doubt_of(self.skeleton, checkpointing=bool(self.setup.checkpointing))
 
     @cached_property
     def suggestions(self) -> tuple[Suggestion, ...]:
@@ -164,7 +174,7 @@ class Price:
                 "true_bytes": self.base.true_bytes,
                 "not_quantized": list(self.base.not_quantised),
             },
-            "peak": self.peak.as_json(),
+            "peak": {**self.peak.as_json(), "doubt": self.doubt},
             "fits": None if self.fit is None else self.fit != "does not fit",
             "suggestions": [suggestion.as_json() for suggestion in self.suggestions],
             "chosen": dict(self.choice.chosen),

@@ -10,9 +10,11 @@ from workbench.estimate.closed_form import closed_form_peak
 from workbench.estimate.footprint import Footprint, Storage, measure_base
 from workbench.estimate.host_memory import host_checkpoint_bytes
 from workbench.estimate.layer_shape import model_shape
-from workbench.estimate.peak import Peak, on_device
+from workbench.estimate.loading import loading_peak
+from workbench.estimate.peak import Peak, PhasePeak, on_device
 from workbench.estimate.setup import Setup
 from workbench.estimate.step import Step, Variant, plan_step
+from workbench.estimate.trace.allocator import CachingAllocator
 from workbench.estimate.trace.predict import peak_from, replayed_peak
 from workbench.estimate.trace.resting import resting_of
 from workbench.estimate.trace.store import TraceStore
@@ -64,7 +66,8 @@ class Pricing:
         peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
             peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
-        return self._complete(setup, step, plan, peak)
+        loading = PhasePeak(loading_peak(self.skeleton, step.loaded, step.storage), 0)
+        return self._complete(setup, step, plan, peak, loading)
 
     def replayed_peak(self, setup: Setup) -> Peak:
         """The peak of a traced step with what PyTorch's allocator does at exactly these sizes. Takes up to a second.
@@ -81,16 +84,29 @@ class Pricing:
         plan = _cached_plan(self.skeleton, setup.adapter, step.dtypes)
         r = setup.adapter.r
         varied = () if setup.is_packed else tuple((step.batch, length, r) for length in _lengths(setup))
+        resting = resting_of(self.skeleton, plan, step)
         peak = replayed_peak(
             timeline,
             peak_from(timeline, _cached_base(self.skeleton, step.storage), plan, step, r),
-            resting_of(self.skeleton, plan, step),
+            resting,
             ((step.batch, step.length, r),) * _REPLAYED_STEPS,
             varied,
         )
-        return self._complete(setup, step, plan, peak)
+        heap = CachingAllocator()
+        heap.replay(resting.loading)
+        loading = PhasePeak(loading_peak(self.skeleton, step.loaded, step.storage), heap.peak_reserved)
+        return self._complete(setup, step, plan, peak, loading)
 
-    def _complete(self, setup: Setup, step: Step, plan: AdapterPlan, peak: Peak) -> Peak:
+    def _complete(self, setup: Setup, step: Step, plan: AdapterPlan, peak: Peak, loading: PhasePeak) -> Peak:
+        others = dict(peak.others)
+        if "evaluation" not in others:
+            # The step was traced before evaluations were.
+            formula = closed_form_peak(
+                model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step
+            )
+            others |= formula.others
+        loaded = replace(loading, reserved_bytes=max(loading.reserved_bytes, loading.allocated_bytes))
+        peak = replace(peak, others={"loading": loaded, **others})
         if setup.keeps_start:
             peak = peak.with_more("adapters", plan.added_bytes)
         if step.offloads:

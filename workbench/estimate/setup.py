@@ -24,11 +24,13 @@ from workbench.recipe.resolved import (
 )
 from workbench.recipe.schema import Recipe
 from workbench.recipe.sections.data import MIN_LENGTH
+from workbench.recipe.sections.model import AttentionName
 from workbench.recipe.sections.quantization import QuantMethod
 from workbench.recipe.sections.section import AUTO, Offload
 
 # Dotted keys of a recipe, and the fields that hold their values. Those of the adapter section are AdapterSettings' own.
 _FIELDS = {
+    "model.attn_implementation": "attention",
     "quantization.method": "method",
     "quantization.double_quant": "double_quant",
     "training.optim": "optimizer",
@@ -50,6 +52,7 @@ class Setup:
         adapter: the settings that determine the adapter's shapes.
         method: of quantization, as are ``double_quant`` and ``compute_dtype`` (which may be ``auto``).
         checkpointing: whether activations are recomputed, and whether from host memory.
+        attention: how attention is computed; ``auto`` for a fused kernel.
         length: tokens per record: those of the longest record if known, at most ``max_length``.
         is_packed: every sequence is ``length`` tokens long.
         median: tokens of the median record, if known; the speed of a micro-batch depends on it.
@@ -80,6 +83,7 @@ class Setup:
     keeps_start: bool = False
     tiles_mlp: bool = False
     smooths: bool = False
+    attention: AttentionName = "auto"
 
     @classmethod
     def of(
@@ -125,6 +129,7 @@ class Setup:
             least_micro_batch=recipe.objective.least_micro_batch,
             tiles_mlp=training.tiled_mlp,
             keeps_start=recipe.objective.spec.has_reference and recipe.adapter.continue_from is not None,
+            attention=recipe.model.attn_implementation,
         )
 
     @property

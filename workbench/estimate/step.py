@@ -12,6 +12,7 @@ from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import PackedStorage, Storage
 from workbench.estimate.setup import Setup
 from workbench.machine.device import Device
+from workbench.recipe.sections.model import AttentionName
 from workbench.recipe.sections.section import OFFLOAD
 
 Variant = Literal["workbench", "plain"]
@@ -38,6 +39,9 @@ class Step:
         offloads: checkpoints lie in host memory between the forward and the backward pass.
         tiles: MLPs are computed in pieces of the sequence.
         is_masked: the batch is padded and has a mask, for which there is no flash attention.
+        attention: ``eager`` holds all scores; ``flash_attention_2`` computes in 16 bits and needs no mask.
+        workspace: bytes that torch allocates for cuBLAS, in the forward pass and again in the backward pass: a handle
+            belongs to a thread (``CublasHandlePool.cpp``), and the backward pass runs in a thread of its own.
     """
 
     variant: Variant
@@ -58,6 +62,8 @@ class Step:
     offloads: bool = False
     tiles: bool = False
     smooths: bool = False
+    attention: AttentionName = "auto"
+    workspace: int = Device().cublas_workspace
 
     @property
     def tokens(self) -> int:
@@ -109,6 +115,8 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         tiles=setup.tiles_mlp,
         offloads=setup.checkpointing == OFFLOAD and device.kind == "cuda",
         smooths=setup.smooths,
+        attention=setup.attention,
+        workspace=device.cublas_workspace,
     )
 
 

@@ -156,6 +156,8 @@ def script_of(
     grouping = _module_text(LENGTH_GROUPS) if training.group_by_length else ""
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
+    if (attention := recipe.model.attn_implementation) != "auto":
+        load = load.replace("    MODEL,\n", f'    MODEL,\n    attn_implementation="{attention}",\n')
     if recipe.objective.spec.has_head:
         load = load.replace("    MODEL,\n", "    MODEL,\n    num_labels=len(LABELS),\n")
     if trl is not None:

@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from workbench.machine.device import Device
 from workbench.machine.gpu import GpuSample, GpuSampler
 from workbench.machine.host import HostSample, HostSampler, processor_computes_bfloat16
 
@@ -31,6 +32,14 @@ def hardware_now() -> tuple[list[GpuSample], HostSample]:
     """Sample GPUs and host once."""
     with HardwareSampler() as sampler:
         return sampler.sample()
+
+
+def gpu_device(gpu: GpuSample | None) -> Device:
+    """A GPU as what a run computes on; one with bfloat16 units if None."""
+    if gpu is None:
+        return Device()
+    major = gpu.compute_capability[0] if gpu.compute_capability else None
+    return Device(bfloat16=computes_bfloat16(gpu), compute_capability=major)
 
 
 def computes_bfloat16(gpu: GpuSample | None) -> bool:

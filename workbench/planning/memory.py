@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.machine.device import Device
 from workbench.machine.gpu import GpuSample
-from workbench.machine.hardware import computes_bfloat16, hardware_now
+from workbench.machine.hardware import computes_bfloat16, gpu_device, hardware_now
 from workbench.machine.host import HostSample
 from workbench.machine.memory_budget import MemoryBudget, gpu_budget, host_budget
 from workbench.machine.torch_build import torch_supports_gpus
@@ -76,7 +76,7 @@ def _on_gpus(
         if gpu.free_bytes is not None
     ]
     if not budgets or (launch is not None and launch.may_be_sharded):
-        return MemoryBudget(Device("cuda", bfloat16=computes_bfloat16(taken[0] if taken else gpus[0])), label="VRAM")
+        return MemoryBudget(gpu_device(taken[0] if taken else gpus[0]), label="VRAM")
     fullest = min(budgets, key=lambda budget: budget.free_bytes or 0)
     place = fullest.place + (f", the fullest of {len(taken)} GPUs" if len(taken) > 1 else "")
     return replace(fullest, place=place, largest_base=largest_base(launch, gpus))
@@ -84,7 +84,6 @@ def _on_gpus(
 
 def _of_gpu(gpu: GpuSample, home: Home, reserved: int, *, chosen: bool) -> MemoryBudget:
     held = sum(process.bytes or 0 for process in gpu.processes if process.home == str(home.root))
-    device = Device("cuda", bfloat16=computes_bfloat16(gpu))
     place = f"GPU {gpu.index} ({gpu.name})"
-    budget = gpu_budget(device, gpu.free_bytes or 0, gpu.total_bytes, reserved, place, held)
+    budget = gpu_budget(gpu_device(gpu), gpu.free_bytes or 0, gpu.total_bytes, reserved, place, held)
     return replace(budget, label=f"VRAM of GPU {gpu.index}") if chosen else budget

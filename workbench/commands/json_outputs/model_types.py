@@ -235,6 +235,21 @@ class EstimatedBase(TypedDict):
     not_quantized: list[str]
 
 
+class PhaseBytes(TypedDict):
+    """The peak of one phase of a run: as PyTorch's allocator counts what is allocated, and what it reserves."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+class EstimatedPhases(TypedDict):
+    """The peaks of a run's phases: its training, loading its base, and its evaluations with sampled replies."""
+
+    training: PhaseBytes
+    loading: PhaseBytes
+    evaluation: PhaseBytes
+
+
 class EstimatedPeak(TypedDict):
     """The predicted peak of the training, in bytes.
 
@@ -245,6 +260,8 @@ class EstimatedPeak(TypedDict):
         host_bytes: pinned host memory for checkpoints (``training.gradient_checkpointing: offload``); else 0.
         terms: all but ``cuda_context`` add up to ``allocated_bytes``.
         method: ``trace`` or ``closed-form``.
+        doubt: how far the peak may be off, as a share of it.
+        phases: the peaks of training, loading and evaluation; the device must hold the highest.
     """
 
     allocated_bytes: int
@@ -253,6 +270,8 @@ class EstimatedPeak(TypedDict):
     host_bytes: int
     terms: dict[str, int]
     method: Literal["trace", "closed-form"]
+    doubt: float
+    phases: EstimatedPhases
 
 
 class SuggestionData(TypedDict):

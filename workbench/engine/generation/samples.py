@@ -12,13 +12,13 @@ from workbench.engine.generation.head_reply import outputs_text
 from workbench.engine.generation.label_evaluation import text_outputs
 from workbench.engine.kernels.loss_path import PADDED
 from workbench.engine.model.base import LoadedBase
+from workbench.estimate.peak import REPLY_TOKENS
 from workbench.progress import Progress, Report
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _PROMPTS = 3
-_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def sample_replies(
 def _sample(base: LoadedBase, template: Template, prompt: list[int], cancelled: StopSignal) -> SampledReply | None:
     """The reply to one prompt; None if the model's context has no room for it."""
     limit = context_length(base.model.config)
-    max_new_tokens = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, limit - len(prompt))
+    max_new_tokens = REPLY_TOKENS if limit is None else min(REPLY_TOKENS, limit - len(prompt))
     if max_new_tokens < 1:
         return None
     ends = end_tokens(base, template)

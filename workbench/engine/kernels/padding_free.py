@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 # The attention implementation's name in transformers, which builds no mask for a name that it does not know.
-PER_RECORD = "per_record"
+PER_RECORD, PER_RECORD_EAGER = "per_record", "per_record_eager"
 _KERNEL_DTYPES = {torch.bfloat16, torch.float16}
 # What a head may have in the GPU's variable-length kernel: so many values at most, and a multiple of so many.
 _KERNEL_WIDTH, _KERNEL_MULTIPLE = 256, 8
@@ -87,6 +87,7 @@ def per_record_attention(
     s_aux: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
+    is_eager: bool = False,
     **others: object,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each record of a row, as a transformers attention function.
@@ -99,6 +100,7 @@ def per_record_attention(
         query: (1, heads, tokens, width); key and value may have fewer heads.
         s_aux, sinks: one score per head that takes part in the softmax and has no value.
         position_bias: added to the scores; (1, heads, tokens, tokens).
+        is_eager: compute with the model's own ``eager_attention_forward`` in any case.
 
     Returns:
         (1, tokens, heads, width), and no attention weights.
@@ -119,15 +121,19 @@ def per_record_attention(
     eager = {name: given for name, given in options.items() if given is not None}
     if getattr(module, "sinks", None) is not None:
         eager.setdefault("s_aux", module.sinks)
-    if query.is_cuda and not dropout and not eager and position_bias is None:
+    own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    is_own = bool(eager) or is_eager
+    if is_own and own is None:
+        raise NotImplementedError("it has no eager_attention_forward")
+    if query.is_cuda and not dropout and not is_own and position_bias is None:
         return _varlen_attention(query, key, value, row, scaling, sliding_window), None
     outputs = []
     for tokens in row.slices:
         record = [states[:, :, tokens] for states in (query, key, value)]
         length = tokens.stop - tokens.start
-        if eager:
+        if is_own:
+            assert own is not None
             mask = _added_mask(length, sliding_window, query)
-            own = sys.modules[type(module).__module__].eager_attention_forward
             output, _ = own(module, *record, mask, scaling=scaling, dropout=dropout, **eager)
         else:
             mask = _window_mask(length, sliding_window, query.device)
@@ -203,6 +209,7 @@ def _visible(tokens: int, window: int, device: torch.device) -> torch.Tensor:
 
 
 ALL_ATTENTION_FUNCTIONS.register(PER_RECORD, per_record_attention)
+ALL_ATTENTION_FUNCTIONS.register(PER_RECORD_EAGER, partial(per_record_attention, is_eager=True))
 
 
 def enable_padding_free(model: PreTrainedModel) -> Callable[[], None]:
@@ -211,6 +218,11 @@ def enable_padding_free(model: PreTrainedModel) -> Callable[[], None]:
     Batches that say where records begin (``cu_seq_lens_q``) are rows of records; all others are computed as usual.
     """
     usual = model.config._attn_implementation
+    per_record = PER_RECORD
+    if usual == "flash_attention_2":
+        per_record = usual  # which keeps the records of a row apart by itself
+    elif usual == "eager" and model._supports_sdpa:
+        per_record = PER_RECORD_EAGER  # it was asked for
     is_pluggable = has_attention_interface(model)
     accepted = _keywords(model)
 
@@ -223,7 +235,7 @@ def enable_padding_free(model: PreTrainedModel) -> Callable[[], None]:
         if isinstance(starts, torch.Tensor) and isinstance(longest, int):
             _Row.current = _Row(starts, longest)
         if is_pluggable:
-            model.config._attn_implementation = usual if _Row.current is None else PER_RECORD
+            model.config._attn_implementation = usual if _Row.current is None else per_record
         return args, {name: value for name, value in kwargs.items() if name not in _OF_ROWS or name in accepted}
 
     mixers = mixing_layers(model)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from workbench.data.facts import DataFacts
 from workbench.engine.model.base import LoadedBase
-from workbench.engine.model.hardware import device_facts
+from workbench.engine.model.hardware import compute_capability, device_facts
 from workbench.errors import WorkbenchError
 from workbench.machine.device import Device
 from workbench.machine.gpu import gpus_now
@@ -75,7 +75,11 @@ def out_of_memory_error(home: Home, recipe: ResolvedRecipe, base: LoadedBase, da
 
 def device_of(base: LoadedBase) -> Device:
     """The device as the estimator describes it."""
-    return Device(device_facts().kind, bfloat16=base.precision.compute == "bfloat16")
+    return Device(
+        device_facts().kind,
+        bfloat16=base.precision.compute == "bfloat16",
+        compute_capability=compute_capability(),
+    )
 
 
 def left_out_text(recipe: Recipe, base: LoadedBase) -> str:

@@ -41,6 +41,13 @@ def device_facts() -> DeviceFacts:
     return DeviceFacts(kind="cpu", name=name, total_bytes=psutil.virtual_memory().total)
 
 
+def compute_capability() -> int | None:
+    """CUDA's major version of the GPU that PyTorch uses; None without one. Imports torch."""
+    import torch
+
+    return int(torch.cuda.get_device_capability(0)[0]) if torch.cuda.is_available() else None
+
+
 def free_cached_memory() -> None:
     """Return unused memory to the GPU driver and to the operating system."""
     gc.collect()

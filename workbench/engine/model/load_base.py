@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.engine.model.attention import check_attention
 from workbench.engine.model.base import LoadedBase, describe
 from workbench.engine.model.libraries import import_libraries
 from workbench.engine.model.loaded_weights import load_whole
@@ -59,6 +60,7 @@ def load_base(
     if stored is not None and (refusal := stored.refusal(quantization if is_chosen else loaded_as)):
         raise refusal
     report(Progress(phase="loading", detail="importing libraries"))
+    check_attention(section.attn_implementation)
     import_libraries()
     check_code_is_allowed(folder, section)
     if not section.trust_remote_code:
@@ -122,6 +124,8 @@ def _load_model(
         "trust_remote_code": section.trust_remote_code,
         "use_safetensors": True,
     }
+    if section.attn_implementation != "auto":
+        arguments["attn_implementation"] = section.attn_implementation
     detail = name
     if store.holds():
         report(Progress(phase="loading", detail=f"{name}, quantized before"))

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-LOSS = "loss"
-TILE = "loss tile"
-"""Label of the only block whose size does not grow in proportion: see ``Timeline``."""
+from workbench.estimate.trace.points import LOSS
 
 
 class TiledLoss(torch.autograd.Function):
@@ -37,6 +35,7 @@ class TiledLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         recorder = ctx.recorder
+        recorder.handle()
         recorder.label = LOSS
         rows, weight = ctx.saved_tensors[:2]
         of_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)

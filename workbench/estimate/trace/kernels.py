@@ -6,38 +6,42 @@ from typing import Any
 
 import torch
 
-ATTENTION = "traced"
-"""Name in transformers' registry; a name with "flash" in it would be taken for a package to import."""
+from workbench.estimate.trace.recorder import Workspace
+
+ATTENTION, FLASH_ATTENTION = "traced", "traced_in_16_bits"
+"""Names in transformers' registry; a name with "flash" in it would be taken for a package to import."""
 
 
-def workspace_bytes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Bytes that an operator's CUDA kernel allocates in addition to its results.
+def workspace_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Workspace:
+    """The blocks that an operator's CUDA kernel allocates in addition to its results, each by itself.
 
     - ``bitsandbytes::gemm_4bit`` (bitsandbytes 0.50, ``backends/cuda/ops.py``): above 512 rows it unpacks the whole
       weight into the compute type; with double quantization also the blocks' largest values, once as float32 and once
       with the offset added.
-    - flash attention's backward (``mha_bwd``): dq in float32, the row sums, and key and value gradients of every query
-      head where heads share them.
+    - flash attention's backward (``mha_bwd``): the row sums, dq in float32 with the width of a head rounded up, and key
+      and value gradients of every query head where heads share them.
     - memory-efficient attention's backward: row sums, and dq in float32 for 16-bit inputs.
     """
     name = func._schema.name
     if name == "bitsandbytes::gemm_4bit":
-        rows = args[0].numel() // args[0].shape[-1]
-        if rows <= 512:
-            return 0
+        if args[0].numel() // args[0].shape[-1] <= 512:
+            return Workspace()
         weight = int(args[2][0] * args[2][1])
         has_nested = (len(args) > 7 and args[7] is not None) or kwargs.get("absmax_8bit") is not None
-        return weight * int(args[0].element_size()) + (8 * (weight // args[4]) if has_nested else 0)
+        largest = (4 * (weight // args[4]),) * 2 if has_nested else ()
+        return Workspace(before=(*largest, weight * int(args[0].element_size())))
     if name == "aten::_scaled_dot_product_flash_attention_backward":
         query, key = args[1], args[2]
         batch, heads, length, width = map(int, query.shape)
-        shared = 2 * batch * heads * key.shape[2] * width * query.element_size() if key.shape[1] != heads else 0
-        return 4 * batch * heads * length * width + 4 * batch * heads * length + shared
+        rounded = 32 * -(-width // 32) if width <= 192 else 256
+        shared = batch * heads * int(key.shape[2]) * width * query.element_size()
+        blocks = (4 * batch * heads * length, 4 * batch * heads * length * rounded)
+        return Workspace(after=blocks + ((shared,) * 2 if key.shape[1] != heads else ()))
     if name == "aten::_scaled_dot_product_efficient_attention_backward":
         batch, heads, length, width = map(int, args[1].shape)
-        widened = 4 * batch * heads * length * width if args[1].element_size() < 4 else 0
-        return 4 * batch * heads * length + widened
-    return 0
+        widened = (4 * batch * heads * length * width,) if args[1].element_size() < 4 else ()
+        return Workspace(after=(4 * batch * heads * length, *widened))
+    return Workspace()
 
 
 def attention(
@@ -52,6 +56,22 @@ def attention(
     """transformers' ``sdpa`` for a batch without padding, which needs no mask."""
     out = _scaled_dot_product(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
     return out.transpose(1, 2).contiguous(), None
+
+
+def flash_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **options: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' ``flash_attention_2``: wider inputs are cast to 16 bits, and padding is left out, not masked."""
+    if query.element_size() > 2:
+        # The type of a quantized layer's input, or of autocast, as ``get_target_dtype`` finds it.
+        query, key, value = (states.to(torch.bfloat16) for states in (query, key, value))
+    return attention(module, query, key, value, None, scaling, **options)
 
 
 def _scaled_dot_product(
@@ -87,10 +107,11 @@ _PLAIN = torch.nn.functional.scaled_dot_product_attention
 
 
 def register_attention() -> None:
-    """Register :func:`attention` with transformers, which builds no masks for an attention it does not know."""
+    """Register both functions with transformers, which builds no masks for an attention that it does not know."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, attention)
+    AttentionInterface.register(FLASH_ATTENTION, flash_attention)
 
 
 @contextmanager

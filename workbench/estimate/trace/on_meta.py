@@ -10,7 +10,7 @@ from workbench.adapters.settings import AdapterSettings
 from workbench.estimate.adapter.new_rows import token_rows
 from workbench.estimate.footprint import BLOCK, NESTED_BLOCK, Storage
 from workbench.estimate.step import Step
-from workbench.estimate.trace.kernels import ATTENTION, register_attention
+from workbench.estimate.trace.kernels import ATTENTION, FLASH_ATTENTION, register_attention
 from workbench.models.build import meta_model, unquantized_modules
 from workbench.models.language_part import exclusion_pattern
 from workbench.models.skeleton import Skeleton
@@ -22,8 +22,10 @@ def training_model(skeleton: Skeleton, recipe: Recipe, step: Step, rank: int) ->
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     model = meta_model(skeleton.config)
-    if model.config._attn_implementation == "sdpa":
-        register_attention()
+    register_attention()
+    if step.attention in ("eager", "flash_attention_2"):
+        model.set_attn_implementation("eager" if step.attention == "eager" else FLASH_ATTENTION)
+    elif model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
     model.config.use_cache = False
     model = model.to(getattr(torch, step.loaded.dtype))

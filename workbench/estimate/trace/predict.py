@@ -7,7 +7,7 @@ from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint, rounded
 from workbench.estimate.optimizer import optimizer_bytes
-from workbench.estimate.peak import CUBLAS_WORKSPACE, TERMS, Peak
+from workbench.estimate.peak import REPLY_TOKENS, TERMS, Peak, Phase, PhasePeak
 from workbench.estimate.step import Step
 from workbench.estimate.trace.replay import Resting, Sizes, replayed
 from workbench.estimate.trace.timeline import Timeline
@@ -23,20 +23,30 @@ def peak_from(timeline: Timeline, base: Footprint, plan: AdapterPlan, step: Step
         rank: the recipe's r.
     """
     point, terms = timeline.highest(step.batch, step.length, rank)
+    resting = _resting(base, plan, step)
+    named = {name: resting.get(name, 0) + terms.get(name, 0) for name in TERMS}
+    allocated = sum(named.values())
+    named["cuda_context"] = CUDA_CONTEXT_BYTES
+    overhead = timeline.overhead_at(step.tokens)
+    others: dict[Phase, PhasePeak] = {}
+    if timeline.evaluation is not None:
+        evaluated = timeline.evaluation.bytes_at(step.batch, step.length, rank, timeline.extents, REPLY_TOKENS)
+        evaluated += sum(resting.values())
+        others["evaluation"] = PhasePeak(evaluated, int(evaluated * overhead))
+    return Peak(allocated, max(int(allocated * overhead), allocated), named, point.moment, "trace", others=others)
+
+
+def _resting(base: Footprint, plan: AdapterPlan, step: Step) -> dict[str, int]:
+    """What lies on the device all the time, in bytes by term."""
     adapters, pieces = _adapter_blocks(plan)
-    resting = {
+    return {
         "weights": base.allocated_bytes - base.constant_bytes,
         "quantisation_constants": base.constant_bytes,
         "adapters": adapters,
         # A fused optimizer keeps its count of steps on the device, one number a tensor.
         "optimizer": optimizer_bytes(step.optimizer, plan) + (rounded(4) * pieces if "fused" in step.optimizer else 0),
-        "workspace": CUBLAS_WORKSPACE,
+        "workspace": 2 * step.workspace,
     }
-    named = {name: resting.get(name, 0) + terms.get(name, 0) for name in TERMS}
-    allocated = sum(named.values())
-    named["cuda_context"] = CUDA_CONTEXT_BYTES
-    reserved = int(allocated * timeline.overhead_at(step.tokens))
-    return Peak(allocated, max(reserved, allocated), named, point.moment, "trace")
 
 
 def replayed_peak(

@@ -1,15 +1,22 @@
 """Records the allocation and release of every tensor storage on a device type. Imports torch."""
 
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Workspace = Callable[[Any, tuple[Any, ...], dict[str, Any]], int]
-"""Gives the bytes that an operator's kernel allocates temporarily while it runs."""
+
+class Workspace(NamedTuple):
+    """Bytes of each block that an operator's kernel allocates temporarily: before its results, and after them."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+WorkspaceOf = Callable[[Any, tuple[Any, ...], dict[str, Any]], Workspace]
 
 WORKSPACE = "workspace"
 
@@ -22,7 +29,7 @@ class StorageRecorder(TorchDispatchMode):
     are not recorded: memory allocated before the step is computed exactly elsewhere.
     """
 
-    def __init__(self, device_type: str, workspace: Workspace | None = None) -> None:
+    def __init__(self, device_type: str, workspace: WorkspaceOf | None = None) -> None:
         super().__init__()
         self.label = ""
         self.events: list[tuple[int, int, str]] = []
@@ -51,19 +58,23 @@ class StorageRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        size = self._workspace(func, args, kwargs) if self._workspace else 0
+        workspace = self._workspace(func, args, kwargs) if self._workspace else Workspace()
         out = func(*args, **kwargs)
-        if size:
-            # The kernel's temporary block is alive together with its results.
-            self._count += 1
-            number = self._count
-            self.events.append((number, size, WORKSPACE))
+        # The kernel's temporary blocks are alive together with its results.
+        taken = [*self._taken(workspace.before)]
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._birth(leaf)
-        if size:
-            self.events.append((number, 0, WORKSPACE))
+        taken += self._taken(workspace.after)
+        self.events += [(number, 0, WORKSPACE) for number in taken]
         return out
+
+    def _taken(self, sizes: Iterable[int]) -> Iterator[int]:
+        """Record temporary blocks of these sizes; yields their numbers."""
+        for size in sizes:
+            self._count += 1
+            self.events.append((self._count, size, WORKSPACE))
+            yield self._count
 
     def _birth(self, tensor: torch.Tensor) -> None:
         if tensor.device.type != self._device_type:

@@ -18,7 +18,7 @@ class Resting:
         loading: the events of loading the base, as :meth:`CachingAllocator.replay` takes them.
         adapter: bytes of each of the adapter's tensors.
         states: bytes of each tensor that the optimizer allocates in its first step.
-        workspace: bytes of cuBLAS's workspace, of which the backward pass has one of its own.
+        workspace: bytes of cuBLAS's workspace. The backward pass has one of its own, from its first product on.
     """
 
     loading: Sequence[tuple[object, int]]
@@ -37,9 +37,10 @@ def replayed(tape: Tape, resting: Resting, steps: Iterable[Sizes]) -> CachingAll
     gradients = frozenset(tape.gradients)
     kept: list[tuple[int, int]] = []
     for turn, sizes in enumerate(steps):
-        alive = _step(allocator, tape, turn, sizes, kept)
+        alive = _step(allocator, tape, turn, sizes, kept, resting.workspace)
         if turn == 0:
-            allocator.allocate("backward workspace", resting.workspace)
+            if all(place != tape.handle for _, place in tape.moves):  # kept before the place was known
+                allocator.allocate("backward workspace", resting.workspace)
             allocator.replay((("state", place), size) for place, size in enumerate(resting.states))
         for name in alive:
             if name[1] in gradients:
@@ -49,14 +50,22 @@ def replayed(tape: Tape, resting: Resting, steps: Iterable[Sizes]) -> CachingAll
 
 
 def _step(
-    allocator: CachingAllocator, tape: Tape, turn: int, sizes: Sizes, kept: Iterable[tuple[int, int]]
+    allocator: CachingAllocator,
+    tape: Tape,
+    turn: int,
+    sizes: Sizes,
+    kept: Iterable[tuple[int, int]],
+    workspace: int,
 ) -> list[tuple[int, int]]:
     """Replay one step; returns the blocks that are left, in the order of their allocation."""
     bytes_of = tape.sizes_at(*sizes)
     alive: dict[tuple[int, int], None] = {}
     for number, place in tape.moves:
         name = (turn, number)
-        if place >= 0:
+        if place == tape.handle:
+            if turn == 0:
+                allocator.allocate("backward workspace", workspace)
+        elif place >= 0:
             alive[name] = None
             allocator.allocate(name, bytes_of[place])
         elif number == CARRIED:

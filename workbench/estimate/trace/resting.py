@@ -8,7 +8,6 @@ from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.loading import loading_events, moving_events
 from workbench.estimate.optimizer import optimizer_bytes, state_blocks
-from workbench.estimate.peak import CUBLAS_WORKSPACE
 from workbench.estimate.step import Step
 from workbench.estimate.trace.replay import Resting
 from workbench.models.skeleton import Skeleton
@@ -34,7 +33,7 @@ def resting_of(skeleton: Skeleton, plan: AdapterPlan, step: Step, loading: Loadi
     states += _positive(optimizer_bytes(step.optimizer, plan) - sum(states))
     if "fused" in step.optimizer:
         states += [4] * len(trained)  # a count of steps
-    return Resting(events, adapter, states, CUBLAS_WORKSPACE // 2)
+    return Resting(events, adapter, states, step.workspace)
 
 
 def _tensors(plan: AdapterPlan) -> Iterator[AdapterTensor]:

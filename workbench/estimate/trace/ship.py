@@ -79,7 +79,7 @@ def _memory_digest(skeleton: Skeleton) -> str:
 
 
 def main(trees: Collection[str] = ()) -> None:
-    """Trace what is missing or has no tape, the first recipe of every model before the second of any.
+    """Trace what is missing or has no tape or evaluation, the first recipe of every model before the second of any.
 
     Timelines under keys that no recipe has any more are removed.
 
@@ -103,7 +103,7 @@ def main(trees: Collection[str] = ()) -> None:
         step = plan_step(setup_of(skeleton, recipe))
         key = _key_of(skeleton, recipe)
         alike = (_memory_digest(skeleton), json.dumps(recipe.as_dict(), sort_keys=True))
-        if "tape" in timelines.get(key, {}):
+        if {"tape", "evaluation"} <= timelines.get(key, {}).keys():
             done[alike] = key
             continue
         try:

@@ -30,6 +30,7 @@ from workbench.models.catalog import FOLDER
 from workbench.models.skeleton import Skeleton
 from workbench.models.skeleton_json import skeleton_to_json
 from workbench.recipe.resolved import ResolvedRecipe
+from workbench.recipe.sections.model import AttentionName
 from workbench.storage.atomic import write_text
 
 SHIPPED = FOLDER / "traces.json"
@@ -160,6 +161,8 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
         for name in ("autocast", "keeps_outputs", "is_masked", "offloads", "tiles", "smooths")
         if (value := getattr(step, name))
     }
+    if (attention := _attention_of(step)) != "auto":
+        parts["attention"] = attention
     if adapter.method != DEFAULT:
         # Of LoRA nothing else matters; its keys are those of the shipped timelines.
         parts |= {"method": adapter.method, "r": adapter.r, "options": adapter.options}
@@ -173,6 +176,13 @@ def _key(skeleton: Skeleton, adapter: AdapterSettings, step: Step) -> str:
     if adapter.trains_b_only:
         parts["trains_b_only"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _attention_of(step: Step) -> AttentionName:
+    """The attention that a step is traced with: PyTorch chooses the same flash attention for 16 bits without a mask."""
+    is_narrow = step.variant == "workbench" and step.compute != "float32"
+    is_flash = step.attention == "sdpa" or (step.attention == "flash_attention_2" and is_narrow)
+    return "auto" if is_flash else step.attention
 
 
 @lru_cache(maxsize=64)

@@ -34,7 +34,8 @@ class Tape:
     Attributes:
         sizes: the sizes that occur.
         moves: (number of a block, place of its size), in order; blocks are numbered from 0 as they are allocated. The
-            place is −1 where the block is released, and ``len(sizes)`` for the loss tile.
+            place is −1 where the block is released, and ``len(sizes)`` for the loss tile. After that comes the place
+            of a block of no size: there the backward pass makes a handle of cuBLAS, whose workspace stays.
         gradients: the blocks that the optimizer releases at its end.
         tile_bytes: size of an element of the loss tile.
         extents: what else depends on the length, as the powers of the sizes count it.
@@ -45,6 +46,11 @@ class Tape:
     gradients: tuple[int, ...]
     tile_bytes: int
     extents: tuple[Extent, ...] = ()
+
+    @property
+    def handle(self) -> int:
+        """The place of a move that makes a handle of cuBLAS."""
+        return len(self.sizes) + 1
 
     def sizes_at(self, batch: int, length: int, rank: int) -> list[int]:
         """Bytes of each size, the loss tile's last."""

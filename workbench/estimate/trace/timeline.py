@@ -22,6 +22,14 @@ class PointData(TypedDict):
     tile: int
 
 
+class EvaluationData(TypedDict):
+    """An :class:`Evaluation` as JSON data."""
+
+    losses: list[PointData]
+    prompt: list[PointData]
+    cache: PointData | None
+
+
 @final
 class TimelineData(TypedDict):
     """A :class:`Timeline` as JSON data."""
@@ -31,6 +39,7 @@ class TimelineData(TypedDict):
     overhead: list[list[float]]
     tape: NotRequired[TapeData]
     extents: NotRequired[list[list[int]]]
+    evaluation: NotRequired[EvaluationData]
 
 
 @final
@@ -85,18 +94,60 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The highest moments of what a run computes without gradients.
+
+    Attributes:
+        losses: of a batch of held-out records.
+        prompt: of the first pass over the prompt of a reply, by itself; empty where no replies are sampled.
+        cache: the keys and values that are left after it.
+    """
+
+    losses: tuple[Point, ...]
+    prompt: tuple[Point, ...] = ()
+    cache: Point | None = None
+
+    def bytes_at(self, batch: int, length: int, rank: int, extents: tuple[Extent, ...], more: int) -> int:
+        """The highest of these moments, without the resting memory.
+
+        Args:
+            more: tokens of a reply. A layer's part of the cache is copied for each; that copy is not counted.
+        """
+        at = [sum(point.at(batch, length, rank, extents).values()) for point in self.losses]
+        at += [sum(point.at(1, length, rank, extents).values()) for point in self.prompt]
+        if self.cache is not None:
+            at.append(sum(self.cache.at(1, length + more, rank, extents).values()))
+        return max(at)
+
+    def as_json(self) -> EvaluationData:
+        return {
+            "losses": [point.as_json() for point in self.losses],
+            "prompt": [point.as_json() for point in self.prompt],
+            "cache": None if self.cache is None else self.cache.as_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: EvaluationData) -> "Evaluation":
+        losses = tuple(Point.from_json(point) for point in data["losses"])
+        prompt = tuple(Point.from_json(point) for point in data["prompt"])
+        return cls(losses, prompt, None if data["cache"] is None else Point.from_json(data["cache"]))
+
+
+@dataclass(frozen=True)
 class Timeline:
     """The highest moments of a step, and the allocator's overhead.
 
     ``overhead`` lists (tokens, reserved ÷ allocated), sorted by tokens, from replays of all allocations, for figures
     that must be there at once. ``packed`` is the tape of all allocations, which is unpacked when it is needed.
-    ``extents`` is what else depends on the length in this model.
+    ``extents`` is what else depends on the length in this model. ``evaluation`` has the moments of an evaluation
+    between steps; None where it was not traced.
     """
 
     points: tuple[Point, ...]
     overhead: tuple[tuple[int, float], ...]
     packed: TapeData | None = field(default=None, compare=False)
     extents: tuple[Extent, ...] = ()
+    evaluation: Evaluation | None = None
 
     @cached_property
     def tape(self) -> Tape | None:
@@ -130,6 +181,8 @@ class Timeline:
             data["tape"] = self.packed
         if self.extents:
             data["extents"] = [list(extent) for extent in self.extents]
+        if self.evaluation is not None:
+            data["evaluation"] = self.evaluation.as_json()
         return data
 
     @classmethod
@@ -142,4 +195,5 @@ class Timeline:
         points = tuple(Point.from_json(point) for point in data["points"])
         overhead = tuple((int(tokens), float(ratio)) for tokens, ratio in data["overhead"])
         extents = tuple(Extent(*extent) for extent in data.get("extents", ()))
-        return cls(points, overhead, data.get("tape"), extents)
+        evaluation = Evaluation.from_json(data["evaluation"]) if "evaluation" in data else None
+        return cls(points, overhead, data.get("tape"), extents, evaluation)

@@ -29,7 +29,7 @@ _ADAPTER = {"r": "lora_r", "target_modules": "lora_target_modules", "modules_to_
 # Arguments that change neither the model nor the training.
 _DROPPED = frozenset({
     "use_gradient_checkpointing", "random_state", "dtype", "token", "device_map", "full_finetuning", "fast_inference",
-    "gpu_memory_utilization", "task_type", "dataset_num_proc", "torch_dtype", "attn_implementation", "num_proc",
+    "gpu_memory_utilization", "task_type", "dataset_num_proc", "torch_dtype", "num_proc",
 })  # fmt: skip
 _MOST_BYTES = 20_000_000
 

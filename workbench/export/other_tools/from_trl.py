@@ -52,7 +52,7 @@ _PREFERENCE_RATES = {"dpo": 1e-6, "kto": 1e-6}
 # Keys of the objectives' configurations: which of them a file has says what it trains.
 _MARKS = {"kto": ("desirable_weight", "undesirable_weight"), "dpo": ("beta", "label_smoothing")}
 _IGNORED = (
-    "attn_implementation", "dtype", "torch_dtype", "bf16", "fp16", "output_dir", "eval_strategy", "dataset_num_proc",
+    "dtype", "torch_dtype", "bf16", "fp16", "output_dir", "eval_strategy", "dataset_num_proc",
     "per_device_eval_batch_size", "gradient_checkpointing_kwargs", "use_cpu", "run_name", "logging_dir", "push_to_hub",
     "hub_model_id", "dataset_test_split", "dataset_streaming", "lora_task_type", "padding_free", "dataset_text_field",
     "dataloader_num_workers", "log_level", "overwrite_output_dir", "logging_strategy", "precompute_ref_log_probs",
@@ -97,6 +97,8 @@ def from_trl(values: dict[str, object], folder: Path, origin: str, kind: str = "
     imported.take_reporters("report_to")
     if imported.take("use_liger_kernel"):
         recipe["training.kernels"] = "liger"
+    if imported.take("attn_implementation") == "eager":  # the others compute what auto does
+        recipe["model.attn_implementation"] = "eager"
     if imported.take("activation_offloading"):
         if recipe.get("training.gradient_checkpointing") is False:
             imported.lack("activation_offloading", True, "activations are recomputed, from checkpoints in host memory")

@@ -1,13 +1,16 @@
 """The section ``model``: the base, and where it comes from."""
 
 from pathlib import PurePosixPath
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
 from workbench.recipe.sections.section import Section, excluded, setting
 
 DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 
 class ModelSection(Section):
@@ -23,6 +26,12 @@ class ModelSection(Section):
         False,
         "If the tokenizer has more tokens than the model's embedding has rows: add the rows and train them, with the "
         "rest of the embedding frozen.",
+    )
+
+    attn_implementation: AttentionName = setting(
+        "auto",
+        "How attention is computed. auto: the fused kernel that the architecture allows. sdpa: PyTorch's. eager: the "
+        "model's own code, which holds all scores in memory. flash_attention_2: the package flash-attn, on a GPU.",
     )
 
     @model_validator(mode="after")
