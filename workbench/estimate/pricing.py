@@ -104,7 +104,10 @@ class Pricing:
             formula = closed_form_peak(
                 model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step
             )
-            others |= formula.others
+            # The same forward pass is a part of the step, whose allocator it finds.
+            evaluated = min(formula.others["evaluation"].allocated_bytes, peak.allocated_bytes)
+            reserved = int(evaluated * peak.reserved_bytes / peak.allocated_bytes)
+            others["evaluation"] = PhasePeak(evaluated, reserved)
         loaded = replace(loading, reserved_bytes=max(loading.reserved_bytes, loading.allocated_bytes))
         peak = replace(peak, others={"loading": loaded, **others})
         if setup.keeps_start:
