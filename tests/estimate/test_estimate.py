@@ -161,6 +161,7 @@ def test_json_has_the_promised_keys() -> None:
         "dtype",
         "modules",
         "left_out",
+        "experts_left_out",
     }
     assert set(data["adapter"]["modules"][0]) == {"name", "kind", "r", "tensors", "parameters", "count"}
     assert set(data["base"]) == {"footprint_bytes", "true_bytes", "not_quantized"}
