@@ -189,7 +189,7 @@ def ia3_adapter(model_folder, folder):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "ADALORA", "METHOD_OF_NEXT_YEAR"])
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "METHOD_OF_NEXT_YEAR"])
 def test_methods_that_are_not_known_are_named(home, tiny_llama, tmp_path, kind):
     folder = save_random_adapter(tiny_llama, tmp_path / "adapter", 1)
     file = folder / "adapter_config.json"

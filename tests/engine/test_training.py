@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(home, recipe, tiny_ll
     [
         ({"model.source": "nobody/has-this-model-4711"}, None),
         ({"data.source": "/nowhere/records.jsonl"}, None),
-        ({"adapter.target_modules": ["no_such_proj"]}, "adapter"),
+        ({"adapter.target_modules": ["no_such_proj"]}, "adapter_target"),
     ],
 )
 def test_what_cannot_run_ends_in_a_sentence(home, recipe, changes, kind, monkeypatch):

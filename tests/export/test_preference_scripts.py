@@ -95,6 +95,11 @@ def test_transformers_own_trainer_has_the_losses_of_a_classifier(tiny_home, tiny
     assert "AutoModelForSequenceClassification" in card
     assert "held-out macro-F1" in card
     assert result.files
-    for target in ("gguf", "ollama", "merged", "vllm", "axolotl"):
-        with pytest.raises(WorkbenchError, match="predicts labels with a head of its own"):
+    head = "predicts labels with a head of its own"
+    refusals = dict.fromkeys(("gguf", "ollama", "merged", "vllm"), head) | {
+        "axolotl": "Axolotl has no classification training",
+        "llamafactory": "LLaMA-Factory has no classification training",
+    }
+    for target, words in refusals.items():
+        with pytest.raises(WorkbenchError, match=words):
             export_run(tiny_home, run, Request(target, tmp_path / target), lambda told: None, bool)

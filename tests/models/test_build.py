@@ -74,7 +74,7 @@ def test_from_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
-        ({}, "unknown_architecture"),
+        ({}, "model_config"),
         ({"model_type": "no_such_model", "auto_map": {"AutoConfig": "evil.Config"}}, "unknown_architecture"),
         ({"model_type": ["llama"]}, "unknown_architecture"),
         ({"model_type": "vit"}, "model_not_causal"),

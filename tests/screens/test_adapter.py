@@ -405,7 +405,7 @@ async def test_a_table_says_what_fits_and_takes_a_model(tmp_path: Path) -> None:
         assert priced["Qwen2.5-7B-Instruct"][4].split()[1] == "fits"
         index = list(priced).index("Qwen3-30B-A3B")
         table.move_cursor(row=index)
-        await screen.sees("(with lora_dropout 0)")
+        await screen.sees("(with lora_dropout 0")
         await screen.press("enter")
         recipe = screen.app.session.recipe
         assert (recipe.model.source, recipe.adapter.lora_dropout) == ("Qwen/Qwen3-30B-A3B", 0)

@@ -94,7 +94,7 @@ def shows(words: str, *keys: str) -> Act:
 @pytest.mark.parametrize("size", SIZES)
 def test_data_before_its_tokens_are_known(snap_compare: Any, tmp_path: Path, size: tuple[int, int]) -> None:
     engine = ScriptedEngine(Home(tmp_path))
-    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("record 1 of", "n"))
+    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("record 1 of 347", "n"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_data_as_it_is_fed(snap_compare: Any, tmp_path: Path, size: tuple[int, i
     engine.sources.answers = [
         some_facts([("Who sails her?", "Aye, the mate."), ("Why do ships float?", "They weigh less.")])
     ]
-    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("record 1 of", *keys))
+    assert snapped(snap_compare, tmp_path, size, engine, "data", shows("record 1 of 347", *keys))
 
 
 @pytest.mark.parametrize("size", SIZES)

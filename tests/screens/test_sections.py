@@ -68,16 +68,16 @@ async def test_sections_fold_and_unfold_under_the_cursor(tmp_path: Path) -> None
     async with opened(tmp_path, size=NARROW) as screen:
         settings = (await screen.tab("adapter")).query_one(SectionedForm)
         await screen.press("end")
-        await screen.sees("❯ Model and output  6 settings")
+        await screen.sees("❯ Model and output  7 settings")
         assert not row(screen, "run-name").display
         await screen.press("enter", "end", "up", "enter", *"pirate", "enter")
         assert screen.app.session.recipe.output.name == "pirate"
         await screen.sees("•run name")
         await screen.press("z")
-        await screen.sees("❯ Model and output  6 settings, • 1 changed")
+        await screen.sees("❯ Model and output  7 settings, • 1 changed")
         assert screen.app.focused is settings.lines[-1]
         # Keys that arrive together: unfold, the first setting, its value.
-        await screen.burst("up", "up", "enter", "right", "down", "left")
+        await screen.burst("up", "up", "enter", "right", "down", "down", "left")
         training = screen.app.session.recipe.training
         assert (training.eval_steps, training.save_steps) == (10, 50)
         await screen.sees("❯•save every")
