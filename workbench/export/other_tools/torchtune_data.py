@@ -157,7 +157,7 @@ def _trains_prompt(imported: ImportedSettings, entry: Mapping[str, object], buil
 
 
 def _take_split(imported: ImportedSettings, entries: list[dict[str, object]]) -> None:
-    """Take what is held out: a second dataset, with which torchtune evaluates if it is told how often."""
+    """Take what is held out: a second dataset, with which torchtune evaluates if a number of steps is set."""
     validation = imported.take("dataset_val")
     every = imported.take("run_val_every_n_steps")
     imported.ignore(["batch_size_val"])

@@ -119,7 +119,7 @@ class ResumableTrainer(TimedTrainer):
         try:
             super(SFTTrainer, self)._save_checkpoint(model, None)
             if self.args.save_only_model and self.args.should_save:
-                # Small, and the learning rate goes on where it was.
+                # Small, and with it the learning rate continues where it was.
                 torch.save(self.lr_scheduler.state_dict(), folder / _SCHEDULE)
             self._state_file(folder).write_text(json.dumps(self.extra_state()), encoding="utf-8")
             if self._allocation is not None and self._ranks.is_first:
