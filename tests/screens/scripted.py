@@ -371,3 +371,14 @@ class ScriptedEngine(HomeEngine):
     def break_off(self, error: WorkbenchError) -> None:
         """The reply, evaluation or download ends with an error."""
         self._script.put(error)
+
+
+def broken_off(root: Path) -> ScriptedEngine:
+    """An engine that was killed after step 12 of 100."""
+    engine = ScriptedEngine(Home(root))
+    engine.embody()
+    engine.begin(Recipe(), max_steps=100)
+    engine.phase("training", 0.0, max_steps=100)
+    engine.step(12, 2.0)
+    engine.die()
+    return engine

@@ -27,7 +27,7 @@ from screens.shell.terminal_signals import notification
 from screens.widgets.ascii_filter import in_ascii
 from tests.runs.told import finished
 from tests.screens.piloting import NARROW, WIDE, opened
-from tests.screens.scripted import ScriptedEngine
+from tests.screens.scripted import ScriptedEngine, broken_off
 from tests.screens.test_runs_pane import history
 from workbench.engine.client.protocol import EngineStatus
 from workbench.errors import WorkbenchError
@@ -211,13 +211,7 @@ def test_each_terminal_is_told_in_its_own_way(environ: dict[str, str], sequence:
 
 
 async def test_a_run_that_broke_off_is_told_with_the_key_that_resumes_it(tmp_path: Path) -> None:
-    engine = ScriptedEngine(Home(tmp_path))
-    engine.embody()
-    engine.begin(Recipe(), max_steps=100)
-    engine.phase("training", 0.0, max_steps=100)
-    engine.step(12, 2.0)
-    engine.die()
-    async with opened(tmp_path, engine=engine) as screen:
+    async with opened(tmp_path, engine=broken_off(tmp_path)) as screen:
         await screen.is_told("run-01 was interrupted at step 12/100")
         await screen.is_told("g resumes it")
 

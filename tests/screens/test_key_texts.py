@@ -13,11 +13,9 @@ from screens.shell.key_table import named_bindings
 from screens.tabs import TABS
 from screens.widgets.key_texts import key, keyed, use_keys
 from tests.screens.piloting import NARROW, opened
-from tests.screens.scripted import ScriptedEngine
+from tests.screens.scripted import broken_off
 from tests.screens.test_data_pane import jsonl
 from tests.screens.test_runs_pane import history, trained
-from workbench.recipe.schema import Recipe
-from workbench.storage.paths import Home
 
 CHANGED = {
     "tab.models": "f11",
@@ -127,11 +125,5 @@ async def test_what_is_said_of_runs_names_the_users_keys(tmp_path: Path) -> None
 
 async def test_a_run_that_broke_off_is_told_with_the_users_keys(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text(json.dumps({"keys": CHANGED}))
-    engine = ScriptedEngine(Home(tmp_path))
-    engine.embody()
-    engine.begin(Recipe(), max_steps=100)
-    engine.phase("training", 0.0, max_steps=100)
-    engine.step(12, 2.0)
-    engine.die()
-    async with opened(tmp_path, engine=engine) as screen:
+    async with opened(tmp_path, engine=broken_off(tmp_path)) as screen:
         await screen.is_told("F12 opens Train, Ctrl+G resumes it.")
