@@ -27,6 +27,6 @@ def peaks_by_method(pricing: Pricing, setup: Setup, budget: MemoryBudget) -> Map
 def peak_with(pricing: Pricing, setup: Setup, budget: MemoryBudget, changes: Mapping[str, Any]) -> Peak | None:
     """The peak of a setup with changes, what it leaves open decided; None where the settings are refused."""
     try:
-        return pricing.peak(Chooser(pricing.peak, budget).choose(setup.varied(changes)).setup)
+        return pricing.peak(Chooser(pricing.peak, budget).choose(setup.varied(changes)).setup, all_phases=True)
     except WorkbenchError:
         return None

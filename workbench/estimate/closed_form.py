@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from workbench.estimate.adapter.plan import AdapterPlan
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.footprint import Footprint
+from workbench.estimate.host_memory import stream_bytes
 from workbench.estimate.layer_shape import Block, LayerShape, ModelShape
 from workbench.estimate.optimizer import optimizer_bytes
 from workbench.estimate.peak import TERMS, Moment, Peak, PhasePeak
@@ -54,7 +55,7 @@ def closed_form_peak(shape: ModelShape, base: Footprint, plan: AdapterPlan, step
     width = activation_bytes(step)
     layers = [(_layer(shape, layer, plan, step, base), layer.count) for layer in shape.layers]
     largest = max((layer for layer, _ in layers), key=lambda layer: layer.kept + layer.passing, default=_Layer(0, 0))
-    stream = width * step.tokens * shape.hidden
+    stream = stream_bytes(shape, step)
     if step.checkpointing == "none":
         saved = sum(layer.kept * count for layer, count in layers)
         reopened = 0

@@ -229,7 +229,7 @@ def price(
     if budget.largest_base is not None and base.allocated_bytes > budget.largest_base:
         budget, lacking = replace(budget, free_bytes=None), "the base is sharded across GPUs"
     choice = Chooser(pricing.peak, budget, lacking).choose(asked)
-    peak = pricing.replayed_peak(choice.setup) if replays else pricing.peak(choice.setup)
+    peak = pricing.replayed_peak(choice.setup) if replays else pricing.peak(choice.setup, all_phases=True)
     if not is_within(peak.host_bytes, budget.host_bytes):
         need, available = gib(peak.host_bytes), gib(budget.host_bytes or 0)
         notices += (f"Checkpoints need {need} of host memory, of which {available} are available.",)

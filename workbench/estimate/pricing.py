@@ -55,8 +55,12 @@ class Pricing:
         """The frozen base as it is loaded, before any preparation."""
         return _cached_base(self.skeleton, self.step(setup).loaded)
 
-    def peak(self, setup: Setup) -> Peak:
+    def peak(self, setup: Setup, *, all_phases: bool = False) -> Peak:
         """The predicted peak memory: from a trace of the step if there is one, else by formula.
+
+        Args:
+            all_phases: also the evaluation of a step that was traced before evaluations were. It needs a formula more,
+                and is never the highest phase.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter for this model.
@@ -66,13 +70,12 @@ class Pricing:
         peak = (self.traced or _SHIPPED_TRACES)(self.skeleton, setup.adapter, step, plan)
         if peak is None:
             peak = closed_form_peak(model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step)
-        loading = PhasePeak(loading_peak(self.skeleton, step.loaded, step.storage), 0)
-        return self._complete(setup, step, plan, peak, loading)
+        return self._complete(setup, step, plan, peak, all_phases=all_phases)
 
     def replayed_peak(self, setup: Setup) -> Peak:
         """The peak of a traced step with what PyTorch's allocator does at exactly these sizes. Takes up to a second.
 
-        Where the step was not traced, it is :meth:`peak`.
+        Where the step was not traced, it is :meth:`peak` with all phases.
 
         Raises:
             WorkbenchError: PEFT would refuse the adapter for this model.
@@ -80,7 +83,7 @@ class Pricing:
         step, store = self.step(setup), self.traced or _SHIPPED_TRACES
         timeline = store.find(self.skeleton, setup.adapter, step) if isinstance(store, TraceStore) else None
         if timeline is None or timeline.tape is None or self.device.kind == "cpu":
-            return self.peak(setup)
+            return self.peak(setup, all_phases=True)
         plan = _cached_plan(self.skeleton, setup.adapter, step.dtypes)
         r = setup.adapter.r
         varied = () if setup.is_packed else tuple((step.batch, length, r) for length in _lengths(setup))
@@ -94,12 +97,20 @@ class Pricing:
         )
         heap = CachingAllocator()
         heap.replay(resting.loading)
-        loading = PhasePeak(loading_peak(self.skeleton, step.loaded, step.storage), heap.peak_reserved)
-        return self._complete(setup, step, plan, peak, loading)
+        return self._complete(setup, step, plan, peak, heap.peak_reserved, all_phases=True)
 
-    def _complete(self, setup: Setup, step: Step, plan: AdapterPlan, peak: Peak, loading: PhasePeak) -> Peak:
+    def _complete(
+        self,
+        setup: Setup,
+        step: Step,
+        plan: AdapterPlan,
+        peak: Peak,
+        loading_reserved: int = 0,
+        *,
+        all_phases: bool,
+    ) -> Peak:
         others = dict(peak.others)
-        if "evaluation" not in others:
+        if all_phases and "evaluation" not in others:
             # The step was traced before evaluations were.
             formula = closed_form_peak(
                 model_shape(self.skeleton), _cached_base(self.skeleton, step.storage), plan, step
@@ -108,8 +119,8 @@ class Pricing:
             evaluated = min(formula.others["evaluation"].allocated_bytes, peak.allocated_bytes)
             reserved = int(evaluated * peak.reserved_bytes / peak.allocated_bytes)
             others["evaluation"] = PhasePeak(evaluated, reserved)
-        loaded = replace(loading, reserved_bytes=max(loading.reserved_bytes, loading.allocated_bytes))
-        peak = replace(peak, others={"loading": loaded, **others})
+        loading = loading_peak(self.skeleton, step.loaded, step.storage)
+        peak = replace(peak, others={"loading": PhasePeak(loading, max(loading_reserved, loading)), **others})
         if setup.keeps_start:
             peak = peak.with_more("adapters", plan.added_bytes)
         if step.offloads:

@@ -111,8 +111,8 @@ def plan_step(setup: Setup, device: Device | None = None, variant: Variant = "wo
         accumulates=setup.accumulation > 1,
         reads_texts=setup.adapter.head > 0,
         autocast=compute if is_cast else "",
-        # A CPU computes in the memory that they would be moved to.
         tiles=setup.tiles_mlp,
+        # A CPU computes in the memory that they would be moved to.
         offloads=setup.checkpointing == OFFLOAD and device.kind == "cuda",
         smooths=setup.smooths,
         attention=setup.attention,

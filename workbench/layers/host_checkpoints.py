@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ class HostCheckpoints:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._links: dict[torch.device, _Link] = {}
+        self._links: dict[torch.device, _Direct] = {}
         self._free: list[torch.Tensor] = []
         # The last one that was sent. Its tensor stays on the device until the next one is sent, or it is needed.
         self._newest: _Stored | None = None
@@ -98,13 +98,13 @@ class HostCheckpoints:
             before.fetch()
         return tensor
 
-    def _link(self, device: torch.device) -> _Link:
+    def _link(self, device: torch.device) -> _Direct:
         if device not in self._links:
-            links: dict[str, Callable[[torch.device], _Link]] = {"cuda": _Stream, "meta": _Nowhere}
+            links: dict[str, Callable[[torch.device], _Direct]] = {"cuda": _Stream, "meta": _Nowhere}
             self._links[device] = links.get(device.type, _Direct)(device)
         return self._links[device]
 
-    def buffer(self, link: _Link, size: int) -> torch.Tensor:
+    def buffer(self, link: _Direct, size: int) -> torch.Tensor:
         """Host memory of at least ``size`` bytes; what is too small is replaced."""
         if self._free:
             found = self._free.pop()
@@ -122,7 +122,7 @@ class HostCheckpoints:
 class _Stored:
     """One checkpoint: on the host, on the device, or both."""
 
-    def __init__(self, owner: HostCheckpoints, link: _Link, tensor: torch.Tensor, before: _Stored | None) -> None:
+    def __init__(self, owner: HostCheckpoints, link: _Direct, tensor: torch.Tensor, before: _Stored | None) -> None:
         self._owner, self._link = owner, link
         self._shape, self._dtype, self._device = tensor.shape, tensor.dtype, tensor.device
         # Without the graph that it is a part of.
@@ -160,27 +160,8 @@ class _Stored:
         return tensor
 
 
-class _Link(Protocol):
-    """How a device's tensors are copied to the host and back."""
-
-    def host_memory(self, size: int) -> torch.Tensor: ...
-
-    def release_unused(self) -> None:
-        """Return host memory that is no longer referred to."""
-
-    def view(self, buffer: torch.Tensor, size: int, like: torch.Tensor) -> torch.Tensor:
-        """A buffer's first bytes as a tensor of the type and shape of ``like``."""
-
-    def copy(self, to: torch.Tensor, source: torch.Tensor) -> object:
-        """Begin to copy; returns what to wait for."""
-
-    def wait(self, copied: Any) -> None: ...
-
-    def finish(self) -> None: ...
-
-
 class _Direct:
-    """Copies at once."""
+    """How a device's tensors are copied to the host and back. This one copies at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -189,12 +170,14 @@ class _Direct:
         return torch.empty(size, dtype=torch.uint8)
 
     def release_unused(self) -> None:
-        pass
+        """Return host memory that is no longer referred to."""
 
     def view(self, buffer: torch.Tensor, size: int, like: torch.Tensor) -> torch.Tensor:
+        """A buffer's first bytes as a tensor of the type and shape of ``like``."""
         return buffer[:size].view(like.dtype).view(like.shape)
 
     def copy(self, to: torch.Tensor, source: torch.Tensor) -> object:
+        """Begin to copy; returns what to wait for."""
         to.copy_(source.detach())
         return None
 

@@ -45,7 +45,7 @@ def compute_capability() -> int | None:
     """CUDA's major version of the GPU that PyTorch uses; None without one. Imports torch."""
     import torch
 
-    return int(torch.cuda.get_device_capability(0)[0]) if torch.cuda.is_available() else None
+    return int(torch.cuda.get_device_capability()[0]) if torch.cuda.is_available() else None
 
 
 def free_cached_memory() -> None:

@@ -1,6 +1,5 @@
 """Checks that a model's files have all of its weights: transformers fills the others with random numbers."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +51,8 @@ def load_whole(loader: Any, folder: Path, **arguments: Any) -> "tuple[PreTrained
     return model, tuple(notices)
 
 
-def _count(names: Iterable[str]) -> str:
-    count = len(list(names))
-    return "1 tensor" if count == 1 else f"{count:,} tensors"
+def _count(names: list[str]) -> str:
+    return "1 tensor" if len(names) == 1 else f"{len(names):,} tensors"
 
 
 def _names(names: list[str]) -> str:

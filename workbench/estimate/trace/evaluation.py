@@ -1,6 +1,5 @@
 """Traces what a run computes without gradients: losses of held-out records, and sampled replies. Imports torch."""
 
-import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 import torch
 
 from workbench.estimate.step import Step
-from workbench.estimate.trace.kernels import cuda_like, workspace_of
-from workbench.estimate.trace.micro_batch import StepRecorder, held_out_loss
+from workbench.estimate.trace.micro_batch import StepRecorder, held_out_loss, recording
 from workbench.estimate.trace.monomial import Probe
-from workbench.estimate.trace.on_meta import resting_tensors
 from workbench.estimate.trace.points import FORWARD, LOGITS, Event, highest_points, left_over, points_of
 from workbench.estimate.trace.timeline import Evaluation
 
@@ -39,12 +36,10 @@ def trace_evaluation(
     return Evaluation(losses, highest_points(points_of(prompt, step), probe.extents), left_over(prompt, step))
 
 
-def prefill(
-    model: Any, length: int, recorder: StepRecorder, autocast: AbstractContextManager[object], device: str = "meta"
-) -> object:
+def prefill(model: Any, length: int, recorder: StepRecorder, autocast: AbstractContextManager[object]) -> object:
     """The first pass of ``generate`` for one prompt of ``length`` tokens; returns the cache that it fills."""
     recorder.label = FORWARD
-    ids, mask = (torch.zeros((1, length), dtype=torch.long, device=device) for _ in range(2))
+    ids, mask = (torch.zeros((1, length), dtype=torch.long, device="meta") for _ in range(2))
     with torch.no_grad(), autocast:
         outputs = model(input_ids=ids, use_cache=True, logits_to_keep=1)
         recorder.label = LOGITS
@@ -55,15 +50,8 @@ def prefill(
 
 
 def _events(model: torch.nn.Module, probe: Probe, run: Run) -> list[Event]:
-    recorder = StepRecorder("meta", workspace_of)
-    recorder.ignore(resting_tensors(model))
-    gc.collect()
-    gc.disable()
-    try:
-        with cuda_like(), recorder:
-            held = run(recorder)
-    finally:
-        gc.enable()
+    with recording(model) as recorder:
+        held = run(recorder)
     events = [
         Event(number, probe.factor(size) if size else None, label, label) for number, size, label in recorder.events
     ]

@@ -1,5 +1,6 @@
 """Runs one micro-batch of a step on recorded tensors: this program's step, or that of notebooks. Imports torch."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -10,7 +11,9 @@ import torch
 from workbench.estimate.step import Step
 from workbench.estimate.trace.autocast import CudaAutocast
 from workbench.estimate.trace.head import TiledLoss
+from workbench.estimate.trace.kernels import cuda_like, workspace_of
 from workbench.estimate.trace.monomial import Probe
+from workbench.estimate.trace.on_meta import resting_tensors
 from workbench.estimate.trace.points import BACKWARD, EARLIER, FORWARD, HANDLE, INPUTS, LOGITS, LOSS, TILE
 from workbench.estimate.trace.recorder import StorageRecorder
 
@@ -29,6 +32,20 @@ class StepRecorder(StorageRecorder):
 
     def tile(self) -> None:
         self.passing(1, TILE)
+
+
+@contextmanager
+def recording(model: torch.nn.Module) -> Iterator[StepRecorder]:
+    """Within, what is allocated on the meta device beside the model is recorded, as CUDA would allocate it."""
+    recorder = StepRecorder("meta", workspace_of)
+    recorder.ignore(resting_tensors(model))
+    gc.collect()
+    gc.disable()
+    try:
+        with cuda_like(), recorder:
+            yield recorder
+    finally:
+        gc.enable()
 
 
 def run_micro_batch(

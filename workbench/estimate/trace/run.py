@@ -3,7 +3,6 @@
 Runs in a separate process (:func:`main`): a request as JSON on standard input, a timeline as JSON on standard output.
 """
 
-import gc
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,9 +14,8 @@ import torch
 from workbench.estimate.adapter.safetensors_size import BYTES_OF
 from workbench.estimate.step import Step, plan_step
 from workbench.estimate.trace.evaluation import trace_evaluation
-from workbench.estimate.trace.kernels import cuda_like, workspace_of
 from workbench.estimate.trace.lengths import Extent, extents_of, needs_check
-from workbench.estimate.trace.micro_batch import StepRecorder, autocast_of, run_micro_batch
+from workbench.estimate.trace.micro_batch import StepRecorder, autocast_of, recording, run_micro_batch
 from workbench.estimate.trace.monomial import Monomial, Probe, values_at
 from workbench.estimate.trace.on_meta import resting_tensors, training_model
 from workbench.estimate.trace.points import (
@@ -100,26 +98,19 @@ def _recorded(
     autocast: AbstractContextManager[object],
 ) -> StepRecorder:
     """A step of the sizes of ``probe``, recorded."""
-    recorder = StepRecorder("meta", workspace_of)
-    recorder.ignore(resting_tensors(model))
-    gc.collect()
-    gc.disable()
-    try:
-        with cuda_like(), recorder:
-            if step.accumulates:
-                recorder.label = BACKWARD
-                for parameter in trained:
-                    parameter.grad = torch.empty_like(parameter)
-            with layers_as_computed(model, step, autocast):
-                recorder.held = run_micro_batch(model, step, probe, recorder, autocast)
-            recorder.label = OPTIMIZER
-            if step.optimizer == "adamw_torch":
-                # The unfused optimizer works through lists and keeps two temporary copies of them.
-                lists = [torch.empty_like(p.grad) for p in trained for _ in range(2) if p.grad is not None]
-                del lists
-            recorder.passing(1, OPTIMIZER)
-    finally:
-        gc.enable()
+    with recording(model) as recorder:
+        if step.accumulates:
+            recorder.label = BACKWARD
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+        with layers_as_computed(model, step, autocast):
+            recorder.held = run_micro_batch(model, step, probe, recorder, autocast)
+        recorder.label = OPTIMIZER
+        if step.optimizer == "adamw_torch":
+            # The unfused optimizer works through lists and keeps two temporary copies of them.
+            lists = [torch.empty_like(p.grad) for p in trained for _ in range(2) if p.grad is not None]
+            del lists
+        recorder.passing(1, OPTIMIZER)
     return recorder
 
 
