@@ -131,11 +131,21 @@ def ended(process: "subprocess.Popen[bytes]", seconds: float) -> int | None:
 
 
 def _ask_where_it_is(process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Let a part write the stack of each thread into its log; one that does not listen yet dies of it."""
-    process.send_signal(signal.SIGUSR1)
+    """Let a part write the stack of each thread into its log; one that does not listen yet dies of it.
+
+    It is asked twice: when it begins to write the second time, the first is whole.
+    """
     end = time.monotonic() + _LAST_WORDS
-    while process.poll() is None and time.monotonic() < end and b"most recent call first" not in log.read_bytes():
-        time.sleep(0.05)
+    for times in (1, 2):
+        process.send_signal(signal.SIGUSR1)
+        while process.poll() is None and time.monotonic() < end and _times_written(log) < times:
+            time.sleep(0.05)
+
+
+def _times_written(log: Path) -> int:
+    """How often the stack of the thread that comes first was written."""
+    stacks = [line for line in log.read_bytes().splitlines() if line.endswith(b"(most recent call first):")]
+    return stacks.count(stacks[0]) if stacks else 0
 
 
 def _figures(out: Path) -> dict[str, Any]:
