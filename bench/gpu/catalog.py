@@ -4,7 +4,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from bench.gpu.part import Here, Part
-from workbench.recipe.sections.training import TrainingSection
 
 
 def _on_gpu(here: Here) -> str:
@@ -16,11 +15,6 @@ def _with(package: str) -> Callable[[Here], str]:
         return _on_gpu(here) or ("" if find_spec(package) else f"{package} is not installed")
 
     return why_not
-
-
-def _can_offload(here: Here) -> str:
-    kinds = str(TrainingSection.model_fields["gradient_checkpointing"].annotation)
-    return "" if "offload" in kinds else "this version has no gradient_checkpointing: offload"
 
 
 PARTS = (
@@ -39,7 +33,7 @@ PARTS = (
     ),
     Part("memory_limit", "a run whose memory really ends, and one where nothing fits", "memory_limit", 50, 15),
     Part("killed", "a killed run and an uninterrupted one: the same adapter, bit for bit", "killed", 80, 30),
-    Part("offload", "checkpoints in host memory: losses, adapter, memory, time", "offload", 45, 15, _can_offload),
+    Part("offload", "checkpoints in host memory: losses, adapter, memory, time", "offload", 45, 15),
     Part("half", "float16 with autocast and its loss scaler against bfloat16", "half", 35, 12, _on_gpu),
     Part("peaks", "predicted against measured peaks of 25 runs", "peaks", 130, 30),
     Part("training", "training against a plain script, TRL, TRL without padding, and Unsloth", "against", 100, 40,

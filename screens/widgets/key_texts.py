@@ -41,9 +41,11 @@ def key(action: str) -> str:
         KeyError: no tab has a binding of this id.
     """
     if action not in _own:
-        # The keys of a tab are known once it is imported.
-        for tab in TABS:
+        # The keys of a tab are known once it is imported; most ids begin with the tab's own, which is imported first.
+        for tab in sorted(TABS, key=lambda one: one.id != action.partition(".")[0]):
             import_module(tab.module)
+            if action in _own:
+                break
     return _written((_changed.get(action) or _own[action]).split(",")[0].strip())
 
 

@@ -75,7 +75,7 @@ from workbench.runs.folder import RunFolder
 from workbench.runs.replay import Replay
 
 RECORDS = "records.jsonl"
-LENGTH_GROUPS = Path(workbench.engine.batches.__path__[0]) / "length_groups.py"
+_LENGTH_GROUPS = Path(workbench.engine.batches.__path__[0]) / "length_groups.py"
 _ATTACH = 'model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **ADAPTER))\n'
 _TRAIN = "\ntrainer.train()\n"
 _CAST_NEW = f"{_ATTACH}cast_adapter(model)\n"
@@ -153,7 +153,7 @@ def script_of(
         "compiled_layers": training.torch_compile,
         "tiled_mlp": training.tiled_mlp,
     }
-    grouping = _module_text(LENGTH_GROUPS) if training.group_by_length else ""
+    grouping = _module_text(_LENGTH_GROUPS) if training.group_by_length else ""
     included = [name for name, is_needed in modules.items() if is_needed]
     head, load = (part.replace("AutoModelForCausalLM", job.loader) for part in (HEAD, LOAD))
     if (attention := recipe.model.attn_implementation) != "auto":

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,9 +65,14 @@ def kept_weights(home: Home, source: str, commit: str, subfolder: str | None = N
     """What was read about the weights of a commit; None if nothing was, or if its file is damaged."""
     try:
         text = _file(home, source, commit, subfolder).read_text(encoding="utf-8")
-        return TypeAdapter(HubWeights).validate_json(text)
+        return _adapter().validate_json(text)
     except (OSError, ValueError):
         return None
+
+
+@cache
+def _adapter() -> TypeAdapter[HubWeights]:
+    return TypeAdapter(HubWeights)
 
 
 def kept_weights_of(home: Home, model: ModelSection) -> HubWeights | None:

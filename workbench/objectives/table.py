@@ -1,6 +1,6 @@
 """The table of objectives, which forms, commands, estimate, data, engine, imports and exports ask."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from workbench.objectives.classification import CLASSIFICATION
 from workbench.objectives.cpo import CPO
@@ -43,13 +43,11 @@ def using(key: str) -> str:
     return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 
 
-def choices_of(tool: str) -> Iterator[tuple[str, Objective, OtherTool]]:
-    """Each value by which another tool names an objective.
+def choices_of(tool: str) -> dict[str, tuple[Objective, OtherTool]]:
+    """The objective that each value of another tool's setting names, with how the tool names it.
 
     Args:
-        tool: the attribute of :class:`Objective` that describes it: ``axolotl`` or ``llamafactory``.
+        tool: the attribute of :class:`Objective` that describes it: ``axolotl``, ``llamafactory`` or ``swift``.
     """
-    for objective in OBJECTIVES.values():
-        other: OtherTool = getattr(objective, tool)
-        for choice in other.choices:
-            yield choice, objective, other
+    others: list[tuple[Objective, OtherTool]] = [(one, getattr(one, tool)) for one in OBJECTIVES.values()]
+    return {choice: (objective, other) for objective, other in others for choice in other.choices}

@@ -6,7 +6,7 @@ from typing import Any
 from workbench.data.records.layouts import ROLE_KEYS, TEXT_KEYS
 from workbench.data.records.reasoning import REASONING_KEYS
 from workbench.data.records.turns import ROLES
-from workbench.export.other_tools.imported_settings import ImportedSettings, short
+from workbench.export.other_tools.imported_settings import ImportedSettings, listed, short
 from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.prompt_formats import PromptFormat, alpaca_style
 from workbench.objectives.objective import Objective
@@ -167,8 +167,7 @@ def _check_turns(imported: ImportedSettings, fields: dict[str, Any]) -> None:
 
 def _places(imported: ImportedSettings, entry: dict[str, Any], folder: Path) -> list[dict[str, object]]:
     """Where the records of a dataset are: one source, or one for each of its files."""
-    files = entry.get("data_files")
-    names = [str(name) for name in (files if isinstance(files, list) else [files]) if name]
+    names = listed(entry.get("data_files"))
     path = str(entry["path"])
     if names and path in _BUILDERS:
         places = [resolve_path(name, folder) for name in names]

@@ -86,7 +86,7 @@ def from_axolotl(values: dict[str, object], folder: Path, origin: str) -> tuple[
             "Use adapter: lora or qlora.",
             kind="recipe",
         )
-    known = {choice: (objective, other) for choice, objective, other in choices_of("axolotl")}
+    known = choices_of("axolotl")
     choice = "reward" if imported.take("reward_model") else str(imported.take("rl", ""))
     found = known.get(choice)
     way = (

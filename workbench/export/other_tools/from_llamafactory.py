@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench.adapters.registry import method_of
 from workbench.data.rows.dataset_info import FILE as INFO
 from workbench.errors import WorkbenchError
-from workbench.export.other_tools.imported_settings import ImportedSettings
+from workbench.export.other_tools.imported_settings import ImportedSettings, weighted
 from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.llamafactory import OFT, SAME, SAME_OF, TEMPLATES
 from workbench.objectives.table import choices_of
@@ -73,7 +73,7 @@ def from_llamafactory(values: dict[str, object], folder: Path, origin: str) -> t
         way = "Give a file that trains: do_train: true, with a dataset."
         imported.refuse(_NO_TRAINING, origin, way, "does not train")
     stage, kind = imported.take("stage", "sft"), str(imported.take("finetuning_type", "lora"))
-    known = {choice: (objective, other) for choice, objective, other in choices_of("llamafactory")}
+    known = choices_of("llamafactory")
     losses = [choice.partition("/")[2] for choice in known if choice.startswith("dpo/")]
     stages = list(dict.fromkeys(choice.partition("/")[0] for choice in known))
     loss = str(imported.take("pref_loss", "sigmoid")) if stage == "dpo" else ""
@@ -222,9 +222,7 @@ def _take_datasets(imported: ImportedSettings, folder: Path) -> None:
     mix = str(imported.take("mix_strategy", "concat"))
     weights = _names(imported.take("interleave_probs", ""))
     if mix in _MIXES and len(sources) > 1:
-        for number, source in enumerate(sources):
-            source["weight"] = _number(weights[number]) if number < len(weights) else 1.0
-        imported.set_sources(sources, _MIXES[mix])
+        imported.set_sources(weighted(sources, weights), _MIXES[mix])
     else:
         imported.set_sources(sources)
     most = imported.take("max_samples")
@@ -247,13 +245,6 @@ def _source(name: str, entry: dict[str, object], file: Path) -> str:
     """An entry as a source: its file or hub id where it has no more to say, else the entry itself."""
     is_place = entry.keys() <= {"hf_hub_url", "file_name"}
     return resolve_path(_place(name, entry), file.parent) if is_place else f"{file}:{name}"
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _dataset_folder(name: str, folder: Path) -> Path:

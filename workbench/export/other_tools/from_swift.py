@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.export.other_tools.imported_settings import ImportedSettings
+from workbench.export.other_tools.imported_settings import ImportedSettings, listed
 from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.swift_arguments import (
     DEFAULTS,
@@ -116,8 +116,7 @@ def _take_adapter(imported: ImportedSettings, kind: str, folder: Path) -> None:
         imported.ignore(f"lora_ga_{name}" for name in (
             "batch_size", "iters", "max_length", "direction", "scale", "stable_gamma"
         ))  # fmt: skip
-    first = imported.take("adapters", [])
-    starts = [str(one) for one in (first if isinstance(first, list) else [first]) if one]
+    starts = listed(imported.take("adapters", []))
     if len(starts) == 1:
         recipe["adapter.continue_from"] = resolve_path(starts[0], folder)
     elif starts:
@@ -214,7 +213,7 @@ def _take_objective(imported: ImportedSettings, origin: str, command: str) -> No
     Raises:
         WorkbenchError: a recipe does not have it.
     """
-    known = {choice: (objective, other) for choice, objective, other in choices_of("swift")}
+    known = choices_of("swift")
     if command == "rlhf" or imported.has("rlhf_type"):
         choice, key = str(imported.take("rlhf_type", "dpo")), "rlhf_type"
         imported.ignore(["task_type", "num_labels", "problem_type"])
@@ -241,8 +240,7 @@ def _take_objective(imported: ImportedSettings, origin: str, command: str) -> No
             )
         imported.ignore(["loss_type"])
     objective, other = known[choice]
-    losses = imported.take("loss_type", [])
-    names = [str(one) for one in (losses if isinstance(losses, list) else [losses]) if one]
+    names = listed(imported.take("loss_type", []))
     if len(names) > 1:
         imported.refuse(("loss_type",), origin, "A recipe has one loss, and rpo_alpha for the likelihood beside it.")
     imported.take_objective(objective, other, choice)

@@ -154,8 +154,7 @@ class ImportedSettings:
 
     def take_reporters(self, key: str) -> None:
         """Take the trackers that the metrics are logged to; all and none are words of transformers."""
-        value = self.take(key, [])
-        names = [str(name) for name in (value if isinstance(value, list) else [value]) if name]
+        names = listed(self.take(key, []))
         self.recipe["training.report_to"] = [name for name in names if name in REPORTERS]
         if others := [name for name in names if name not in REPORTERS and name != "none"]:
             self.lack(key, others if len(others) > 1 else others[0])
@@ -286,6 +285,23 @@ class ImportedSettings:
 
     def _as_written(self, problem: Problem) -> Problem:
         return replace(problem, path=self._names.get(problem.path, problem.path))
+
+
+def listed(value: object) -> list[str]:
+    """A setting that is one text or several, as a list without empty ones."""
+    return [str(name) for name in (value if isinstance(value, list) else [value]) if name]
+
+
+def weighted(sources: Sequence[Mapping[str, object]], weights: Sequence[str]) -> list[dict[str, object]]:
+    """Sources with their weights: 1 where there is none, and a text that is no number as it is."""
+    return [{**one, "weight": _weight(weights[n]) if n < len(weights) else 1.0} for n, one in enumerate(sources)]
+
+
+def _weight(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def short(value: object) -> str:

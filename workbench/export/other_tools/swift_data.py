@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from workbench.export.other_tools.imported_settings import ImportedSettings
+from workbench.export.other_tools.imported_settings import ImportedSettings, listed, weighted
 from workbench.export.other_tools.keys import resolve_path
 
 # ms-swift's names of columns, and the part of a record that each holds.
@@ -20,13 +20,11 @@ def take_datasets(imported: ImportedSettings, folder: Path) -> None:
 
     A name that is not here is kept, so that a run downloads it or says what it lacks.
     """
-    names = _listed(imported.take("dataset", []))
+    names = listed(imported.take("dataset", []))
     sources = [source for name in names for source in _sources(imported, name, folder)]
     columns = _columns(imported)
-    if weights := _listed(imported.take("interleave_prob", [])):
-        for number, source in enumerate(sources):
-            source["weight"] = _number(weights[number]) if number < len(weights) else 1.0
-        imported.set_sources(sources, str(imported.take("stopping_strategy", "first_exhausted")))
+    if weights := listed(imported.take("interleave_prob", [])):
+        imported.set_sources(weighted(sources, weights), str(imported.take("stopping_strategy", "first_exhausted")))
     else:
         imported.set_sources(sources)
     imported.ignore(["stopping_strategy"])
@@ -42,7 +40,7 @@ def take_datasets(imported: ImportedSettings, folder: Path) -> None:
     for key in ("model_name", "model_author"):
         if value := imported.take(key):
             imported.lack(key, value, "placeholders in records, as {{NAME}} of swift/self-cognition, stay as they are")
-    held_out = [_parts(name)[0] for name in _listed(imported.take("val_dataset", []))]
+    held_out = [_parts(name)[0] for name in listed(imported.take("val_dataset", []))]
     if held_out:
         imported.recipe["data.eval_fraction"] = 0.0
         imported.recipe.pop("data.eval_records", None)
@@ -86,14 +84,3 @@ def _columns(imported: ImportedSettings) -> dict[str, str]:
     if unknown := {theirs: name for theirs, name in named.items() if name not in _PARTS}:
         imported.lack("columns", unknown)
     return {_PARTS[name]: str(theirs) for theirs, name in named.items() if name in _PARTS}
-
-
-def _listed(value: object) -> list[str]:
-    return [str(name) for name in (value if isinstance(value, list) else [value]) if name]
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text

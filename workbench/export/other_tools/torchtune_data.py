@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
-from workbench.export.other_tools.imported_settings import ImportedSettings, short
+from workbench.export.other_tools.imported_settings import ImportedSettings, listed, short
 from workbench.export.other_tools.keys import resolve_path
 from workbench.export.other_tools.torchtune_prompts import TOKENIZERS, with_prompt
 
@@ -108,7 +108,7 @@ def _source(
         if key not in _KEYS and value is not None:
             imported.lack(f"dataset.{key}", value)
     files, place = entry.get("data_files"), str(entry.get("source") or builder.source)
-    names = [str(name) for name in (files if isinstance(files, list) else [files]) if name]
+    names = listed(files)
     if place in _BUILDERS and names:
         place = resolve_path(names[0], folder)
         if len(names) > 1:
